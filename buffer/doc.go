@@ -1,0 +1,55 @@
+// Package buffer is a durable queue of byte strings: a segmented log on bbolt
+// with group commit, lanes, one cursor per reader, a hard byte budget and
+// quarantine of what cannot be read. It knows nothing of gateways or records.
+//
+// # On disk
+//
+//	DIR/lock                      held by the process that has the queue open
+//	DIR/<lane>/<first seq>.seg    a segment: one bbolt file, the newest is the only one written
+//	DIR/<lane>/<first seq>.seg.bad  a segment that could not be read, kept for salvage
+//	DIR/<lane>/new.tmp            a segment being made; removed at start
+//
+// A segment has two buckets. "b" holds blocks: many records framed, compressed
+// and checksummed together, cut into pieces of 480 bytes under the key
+// (first seq, piece number). "m" holds the format version, the generation of
+// the queue, the segment's first seq, every cursor, and the journal of losses.
+// The newest segment of a lane is never deleted, so that the next seq and the
+// cursors survive a queue that was drained and closed.
+//
+// # The crash argument
+//
+// What is on disk after kill -9 or a power cut, and why opening it is right:
+//
+//  1. A commit is one bbolt transaction: data pages, sync, meta page, sync. A
+//     cut before the second sync leaves the meta page of the commit before:
+//     the records are not there and nobody was told they are, because done is
+//     called after the second sync. A cut after it leaves all of them.
+//  2. A new segment is written whole under another name, synced, renamed over
+//     its final name, and the directory is synced before the first append into
+//     it is acknowledged. A cut leaves either no new segment or a complete one.
+//     It carries copies of all cursors, so that the newest segment alone tells
+//     the state of its lane.
+//  3. The next seq is the end of the last block in the newest segment. Pages
+//     are overwritten only after their blocks were released by every cursor.
+//  4. A cursor on disk may be older than what was released, never newer than
+//     what the far side confirmed: a cut repeats records, it loses none.
+//  5. A segment's file is deleted when the cursors of every reader are past it
+//     in memory. The cursor on disk may still point into the deleted file: it
+//     is then raised to the first record that exists, and since all of the
+//     deleted ones were released, the books count them as released.
+//  6. The budget deletes segments that were not released. The loss is written
+//     to the journal by the next commit; if the cut comes first, a reader
+//     still finds the hole (its cursor is below the first record that exists)
+//     and reports it, with the reason unknown.
+//  7. When a commit fails for another reason than a full disk its outcome is
+//     unknown (the meta page may have been written though its sync failed).
+//     Nothing is acknowledged, the segment is closed and read back, and what
+//     is found in it counts as queued: a record may be stored twice, never
+//     acknowledged and lost. Writing goes on in a new segment.
+//  8. When the newest segment cannot be read, the end of its records is not
+//     known. The lane goes on at the next multiple of 2^32, so that no seq is
+//     ever given twice, and readers report the hole.
+//
+// Points 5 and 6 look alike on disk. They are told apart by the journal, and by
+// the released position each new segment carries: see cursor.go.
+package buffer

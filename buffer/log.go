@@ -1,0 +1,202 @@
+package buffer
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// Log is the queue. Its methods may be called from any goroutine.
+type Log struct {
+	o          Options
+	generation Generation
+	coder      *coder
+	lock       *os.File
+	lanes      []*lane
+
+	wake     chan struct{} // capacity 1: there is something to commit
+	quit     chan struct{} // closed by Close
+	finished chan struct{} // closed when the committer has ended
+	saveDue  atomic.Bool   // the cursor delay is over
+	armed    atomic.Bool   // saveTimer runs
+	timer    *time.Timer
+
+	pendMu  sync.Mutex // guards pending and closed
+	pending []request
+	closed  bool
+
+	curMu   sync.RWMutex // guards cursors; taken before a Cursor's own mutex
+	cursors map[string]*Cursor
+
+	stateMu sync.Mutex // guards state
+	state   error      // why the last commit failed; nil when it did not
+
+	counts counters
+	c      committer
+}
+
+// request is one Append, or with a nil batch one Sync.
+type request struct {
+	lane  int
+	batch *Batch
+	err   error // set when the request cannot be met whatever the disk does
+	done  func(error)
+}
+
+// counters of what the queue did since it was opened.
+type counters struct {
+	commits, records, payload, stored, evicted atomic.Int64
+}
+
+// Open opens or makes the queue in o.Dir. It reads only the newest segment of
+// each lane, whatever the backlog, and needs no space: on a full or read-only
+// disk what is there can be read, and appending fails until there is space.
+func Open(o Options) (*Log, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	l := &Log{o: o, coder: newCoder(o.Compression), cursors: map[string]*Cursor{},
+		wake: make(chan struct{}, 1), quit: make(chan struct{}), finished: make(chan struct{})}
+	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("open queue: %w", explainDir(o.Dir, err))
+	}
+	if l.lock, err = lockDir(o.Dir); err != nil {
+		return nil, err
+	}
+	for _, name := range o.Lanes {
+		ln, err := l.openLane(name)
+		if err != nil {
+			l.closeFiles()
+			return nil, explainDir(o.Dir, err)
+		}
+		l.lanes = append(l.lanes, ln)
+	}
+	if l.generation == (Generation{}) {
+		_, _ = rand.Read(l.generation[:])
+	}
+	l.timer = time.AfterFunc(time.Hour, func() { l.armed.Store(false); l.saveDue.Store(true); l.kick() })
+	l.timer.Stop()
+	go l.run()
+	return l, nil
+}
+
+// Generation identifies this queue among all that ever had its directory.
+func (l *Log) Generation() string { return l.generation.String() }
+
+// Append queues the records of b in a lane and returns at once; it never
+// blocks and never fails itself. done is called exactly once, in the order of
+// the Append calls over all lanes: with nil when the records are in a synced
+// commit, else with the reason, and then nothing of b is acknowledged as
+// stored. b belongs to the log until then. done runs on the committer's
+// goroutine and must not block. The caller bounds what it has appended and not
+// yet seen done.
+func (l *Log) Append(lane int, b *Batch, done func(error)) {
+	r := request{lane: lane, batch: b, done: done}
+	if lane < 0 || lane >= len(l.lanes) {
+		r.err = fmt.Errorf("append: no lane %d", lane)
+	} else if b.largest > MaxRecordBytes {
+		r.err = fmt.Errorf("append %d bytes: %w of %d", b.largest, ErrRecordTooLarge, MaxRecordBytes)
+	}
+	l.submit(r)
+}
+
+func (l *Log) submit(r request) {
+	l.pendMu.Lock()
+	if l.closed {
+		l.pendMu.Unlock()
+		r.done(ErrClosed)
+		return
+	}
+	l.pending = append(l.pending, r)
+	first := len(l.pending) == 1
+	l.pendMu.Unlock()
+	if first {
+		l.kick()
+	}
+}
+
+// kick wakes the committer.
+func (l *Log) kick() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Close commits what is pending, writes the cursors and closes the files. It
+// waits until that is done or ctx ends; what was appended before is answered.
+func (l *Log) Close(ctx context.Context) error {
+	l.pendMu.Lock()
+	was := l.closed
+	l.closed = true
+	l.pendMu.Unlock()
+	if !was {
+		close(l.quit)
+	}
+	select {
+	case <-l.finished:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("close queue %s: %w", l.o.Dir, ctx.Err())
+	}
+}
+
+// closeFiles closes every file, last the lock.
+func (l *Log) closeFiles() {
+	for _, ln := range l.lanes {
+		for _, s := range ln.segs {
+			_ = s.close()
+		}
+	}
+	if l.lock != nil {
+		_ = l.lock.Close()
+	}
+}
+
+// fail notes why a commit failed, or nil that one succeeded, and logs a change.
+func (l *Log) fail(err error) {
+	l.stateMu.Lock()
+	defer l.stateMu.Unlock()
+	if (err == nil) == (l.state == nil) {
+		l.state = err
+		return
+	}
+	l.state = err
+	if err != nil {
+		l.o.Log.Error("queue takes no records; nothing is acknowledged until it does", "dir", l.o.Dir, "error", err)
+		return
+	}
+	l.o.Log.Info("queue takes records again", "dir", l.o.Dir)
+}
+
+// classify returns ErrFull or ErrReadOnly when that is what err comes from.
+func classify(err error) error {
+	switch {
+	case errors.Is(err, ErrFull), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return ErrFull
+	case errors.Is(err, ErrReadOnly), errors.Is(err, syscall.EROFS):
+		return ErrReadOnly
+	}
+	return nil
+}
+
+// explainDir adds to a permission error who owns the directory and what to do.
+func explainDir(dir string, err error) error {
+	if !errors.Is(err, os.ErrPermission) {
+		return err
+	}
+	owner := ""
+	if st, statErr := os.Stat(dir); statErr == nil {
+		if sys, ok := st.Sys().(*syscall.Stat_t); ok {
+			owner = fmt.Sprintf("; it belongs to uid %d and this process runs as uid %d", sys.Uid, os.Geteuid())
+		}
+	}
+	return fmt.Errorf("%w%s: change its owner (chown -R) or choose another directory", err, owner)
+}

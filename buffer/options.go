@@ -1,0 +1,95 @@
+package buffer
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+)
+
+// Limits that hold for every queue.
+const (
+	// MaxRecordBytes is the largest record that can be appended.
+	MaxRecordBytes = 16 << 20
+	// MinBytes is the smallest budget that leaves room for a few segments per lane.
+	MinBytes = 4 << 20
+	// maxSegmentBytes bounds a segment so that its map fits a 32-bit address space.
+	maxSegmentBytes = 128 << 20
+	minSegmentBytes = 64 << 10
+)
+
+// Errors a caller decides by.
+var (
+	// ErrClosed is returned after Close.
+	ErrClosed = errors.New("queue is closed")
+	// ErrFull says that the disk has no space left, or that the budget cannot be met.
+	ErrFull = errors.New("no space for the queue")
+	// ErrReadOnly says that the file system is mounted read-only.
+	ErrReadOnly = errors.New("file system is read-only")
+	// ErrRecordTooLarge says that a record exceeds MaxRecordBytes.
+	ErrRecordTooLarge = errors.New("record too large for the queue")
+	// ErrInUse says that another process has the directory open.
+	ErrInUse = errors.New("queue is in use by another process")
+	// ErrNewerFormat says that a newer version wrote the queue; nothing was touched.
+	ErrNewerFormat = errors.New("queue was written by a newer version")
+)
+
+// Compression selects how blocks are compressed.
+type Compression string
+
+// The compressions.
+const (
+	Zstd Compression = "zstd" // smallest; about 0.5 µs per record of JSON telemetry
+	S2   Compression = "s2"   // faster, about half the ratio
+	None Compression = "none"
+)
+
+// Options configure a Log.
+type Options struct {
+	Dir          string      // made when missing
+	Lanes        []string    // names in the order of their numbers; the number is the priority
+	MaxBytes     int64       // hard budget for all files of the queue, bytes; at least MinBytes
+	SegmentBytes int64       // size at which a new segment is begun; 0 = 16 MiB or an eighth of the budget
+	Compression  Compression // "" = zstd
+	// CursorDelay is how long a release may wait for an append to carry it to
+	// disk; 0 = one second. After a crash at most this much is sent again,
+	// unless the reader calls Cursor.Sync.
+	CursorDelay time.Duration
+	Log         *slog.Logger     // nil = discard
+	Now         func() time.Time // nil = time.Now; stamps blocks
+}
+
+// withDefaults returns o with defaults filled in, or what is wrong with it.
+func (o Options) withDefaults() (Options, error) {
+	if o.Dir == "" {
+		return o, errors.New("open queue: no directory given")
+	}
+	if len(o.Lanes) == 0 || len(o.Lanes) > 16 {
+		return o, fmt.Errorf("open queue %s: %d lanes: need 1 to 16", o.Dir, len(o.Lanes))
+	}
+	if o.MaxBytes < MinBytes {
+		return o, fmt.Errorf("open queue %s: budget of %d bytes is too small: need at least %d", o.Dir, o.MaxBytes, MinBytes)
+	}
+	if o.SegmentBytes == 0 {
+		o.SegmentBytes = 16 << 20
+	}
+	o.SegmentBytes = max(minSegmentBytes, min(o.SegmentBytes, maxSegmentBytes, o.MaxBytes/int64(4+2*len(o.Lanes))))
+	switch o.Compression {
+	case "":
+		o.Compression = Zstd
+	case Zstd, S2, None:
+	default:
+		return o, fmt.Errorf("open queue %s: unknown compression %q: use zstd, s2 or none", o.Dir, o.Compression)
+	}
+	if o.CursorDelay == 0 {
+		o.CursorDelay = time.Second
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return o, nil
+}

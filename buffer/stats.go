@@ -1,0 +1,73 @@
+package buffer
+
+// Stats is the state of the queue.
+type Stats struct {
+	Dir         string
+	Generation  string
+	Err         error // why the last commit failed; nil when records are taken
+	Bytes       int64 // size of all files
+	MaxBytes    int64
+	Commits     int64 // since the queue was opened, as are the following
+	Records     int64 // records committed
+	Payload     int64 // framed bytes of them
+	Stored      int64 // compressed bytes of them
+	Evictions   int64 // segments deleted before they were sent
+	Quarantined int64 // segments set aside
+	Lanes       []LaneStats
+}
+
+// LaneStats is the state of one lane.
+type LaneStats struct {
+	Name        string
+	First, Next uint64
+	Segments    int
+	Bytes       int64
+}
+
+// CursorStats is a cursor's state in one lane. Queued seqs below Next of the
+// lane are Sent + Dead + Lost + Waiting, counted from where the cursor began.
+type CursorStats struct {
+	Next    uint64 // released below this
+	Sent    uint64
+	Dead    uint64
+	Lost    uint64 // evicted or unreadable, including what Read has not reached yet
+	Waiting uint64
+}
+
+// Stats returns the state of the queue.
+func (l *Log) Stats() Stats {
+	s := Stats{Dir: l.o.Dir, Generation: l.Generation(), MaxBytes: l.o.MaxBytes, Commits: l.counts.commits.Load(),
+		Records: l.counts.records.Load(), Payload: l.counts.payload.Load(), Stored: l.counts.stored.Load(),
+		Evictions: l.counts.evicted.Load()}
+	l.stateMu.Lock()
+	s.Err = l.state
+	l.stateMu.Unlock()
+	for _, ln := range l.lanes {
+		ls := LaneStats{Name: ln.name, Bytes: ln.bytes()}
+		ln.mu.RLock()
+		ls.First, ls.Next, ls.Segments = ln.first, ln.next, len(ln.segs)
+		s.Quarantined += ln.quarantined
+		ln.mu.RUnlock()
+		s.Bytes += ls.Bytes
+		s.Lanes = append(s.Lanes, ls)
+	}
+	return s
+}
+
+// Stats returns the cursor's state per lane.
+func (c *Cursor) Stats() []CursorStats {
+	out := make([]CursorStats, len(c.l.lanes))
+	for i, ln := range c.l.lanes {
+		ln.mu.RLock()
+		c.mu.Lock()
+		p := c.lanes[i].pos
+		c.mu.Unlock()
+		hole := uint64(0)
+		if ln.first > p.next {
+			hole = ln.first - p.next
+		}
+		out[i] = CursorStats{Next: p.next, Sent: p.sent, Dead: p.dead, Lost: p.lost + hole, Waiting: ln.next - max(p.next, ln.first)}
+		ln.mu.RUnlock()
+	}
+	return out
+}

@@ -1,0 +1,53 @@
+package gateway
+
+import "time"
+
+// Record is one observation of one device at one moment: either named Values
+// or an untouched Payload (both may be present when a codec keeps the
+// original). One poll of a hundred registers is one record with a hundred
+// values.
+//
+// A bad reading is a record with bad quality, never a missing record.
+type Record struct {
+	Source string // configured name of the source
+	Device string // what was observed; the partition key. "" lets the sink use Name
+	Name   string // topic, register group or node
+
+	Values      []Value
+	Payload     []byte // the payload as received, byte for byte
+	ContentType string // media type of Payload, RFC 6838; "" when unknown
+
+	Tags []Tag // fixed by configuration or given by the source, e.g. retained=true
+
+	Quality Quality // trust in the whole record
+	Reason  string  // why the quality is not good
+
+	Time         time.Time // the device's own time; zero when it gives none
+	Received     time.Time // when the gateway received it (stamped by Intake when zero)
+	ClockTrusted bool      // whether the gateway's clock was believed at Received
+}
+
+// Tag is a fixed key and value attached to a record.
+type Tag struct{ Key, Value string }
+
+// Lane is a priority class of the queue. Lanes are forwarded in the order of
+// their numbers, lowest first; order within a lane is kept.
+type Lane uint8
+
+// The lanes.
+const (
+	LaneAlarm     Lane = iota // small and urgent: alarms, events, notices of the gateway itself
+	LaneTelemetry             // the normal case
+	LaneBulk                  // large and patient: logs, images
+)
+
+// LaneNames are the names of the lanes in configuration, headers and on disk.
+func LaneNames() []string { return []string{"alarm", "telemetry", "bulk"} }
+
+// String returns the name of the lane.
+func (l Lane) String() string {
+	if names := LaneNames(); int(l) < len(names) {
+		return names[l]
+	}
+	return "lane(?)"
+}
