@@ -12,6 +12,7 @@ import (
 // Bounds of one commit.
 const (
 	commitBytes  = 4 << 20   // framed bytes taken into one round
+	batchRecords = 64 << 10  // records of one batch, and after which a round takes no further batch
 	blockBytes   = 128 << 10 // framed bytes after which a block is closed
 	blockRecords = 2048      // records after which a block is closed
 )
@@ -100,10 +101,11 @@ func (l *Log) round(closing bool) bool {
 func (l *Log) take() (more bool) {
 	l.pendMu.Lock()
 	defer l.pendMu.Unlock()
-	size, n := 0, 0
-	for n < len(l.pending) && (n == 0 || size < commitBytes) {
+	size, records, n := 0, 0, 0
+	for n < len(l.pending) && (n == 0 || size < commitBytes && records < batchRecords) {
 		if b := l.pending[n].batch; b != nil {
 			size += len(b.buf)
+			records += b.n
 		}
 		n++
 	}
@@ -196,7 +198,8 @@ func (l *Log) encodeLane(num int) (end uint64, payload int, err error) {
 // ensureActive makes a new segment when there is none to write to or the
 // active one is full. The old one is closed; readers open it read-only.
 func (l *Log) ensureActive(ln *lane, cursors map[string]position, journal []Loss) error {
-	if ln.active != nil && ln.active.size.Load() < l.o.SegmentBytes {
+	if ln.active != nil && ln.active.size.Load() < l.o.SegmentBytes &&
+		ln.next-ln.active.first < maxSegmentRecords-2*batchRecords {
 		return nil
 	}
 	m := &meta{generation: l.generation, first: ln.next, cursors: cursors, journal: journal}
@@ -327,7 +330,7 @@ func (l *Log) commitFailed(ln *lane, cause error) error {
 		end, ok, err = lastEnd(tx)
 		return err
 	}); err != nil {
-		end, ok = (ln.next/damagedStride+1)*damagedStride, true
+		end, ok = strideAfter(ln.active.first), true
 	}
 	ln.mu.Lock()
 	if ok && end > ln.next {

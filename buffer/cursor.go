@@ -46,7 +46,7 @@ func (l *Log) Cursor(name string) (*Cursor, error) {
 		ln.mu.RLock()
 		p, ok := ln.onDisk[name]
 		if !ok {
-			p = position{next: ln.first}
+			p = position{next: ln.first, from: ln.first}
 		}
 		p.next = min(p.next, ln.next)
 		ln.mu.RUnlock()
@@ -134,7 +134,7 @@ func (l *Log) cursorsOf(num int) (map[string]position, bool) {
 		p := c.lanes[num].pos
 		c.mu.Unlock()
 		if old, ok := onDisk[name]; !ok || old != p {
-			changed = changed || ok || p != position{next: p.next}
+			changed = changed || ok || p != position{next: p.next, from: p.from}
 			out[name] = p
 		}
 	}

@@ -33,10 +33,8 @@
 //     are overwritten only after their blocks were released by every cursor.
 //  4. A cursor on disk may be older than what was released, never newer than
 //     what the far side confirmed: a cut repeats records, it loses none.
-//  5. A segment's file is deleted when the cursors of every reader are past it
-//     in memory. The cursor on disk may still point into the deleted file: it
-//     is then raised to the first record that exists, and since all of the
-//     deleted ones were released, the books count them as released.
+//  5. A segment's file is deleted only when the cursors on disk are past it (on
+//     a full disk, where they cannot be written: the cursors in memory).
 //  6. The budget deletes segments that were not released. The loss is written
 //     to the journal by the next commit; if the cut comes first, a reader
 //     still finds the hole (its cursor is below the first record that exists)
@@ -47,9 +45,6 @@
 //     is found in it counts as queued: a record may be stored twice, never
 //     acknowledged and lost. Writing goes on in a new segment.
 //  8. When the newest segment cannot be read, the end of its records is not
-//     known. The lane goes on at the next multiple of 2^32, so that no seq is
-//     ever given twice, and readers report the hole.
-//
-// Points 5 and 6 look alike on disk. They are told apart by the journal, and by
-// the released position each new segment carries: see cursor.go.
+//     known. The lane goes on 2^20 seqs after the segment's first, more than
+//     one ever holds, so that no seq is given twice; readers report the hole.
 package buffer

@@ -37,9 +37,10 @@ type lane struct {
 // can mean "none".
 const firstSeq = 1
 
-// damagedStride: after a newest segment that cannot be read, the lane goes on
-// at the next multiple of this, so that no seq is given twice.
-const damagedStride = 1 << 32
+// maxSegmentRecords bounds the seqs of a segment. After a newest segment that
+// cannot be read, the lane goes on so many seqs later, so that none is ever
+// given twice.
+const maxSegmentRecords = 1 << 20
 
 // openLane reads the state of a lane. It writes nothing but the names of
 // segments that it must set aside, and needs no space.
@@ -83,7 +84,7 @@ func (l *Log) openLane(name string) (*lane, error) {
 
 // strideAfter is where a lane goes on after a newest segment beginning at
 // first that cannot be read.
-func strideAfter(first uint64) uint64 { return (first/damagedStride + 1) * damagedStride }
+func strideAfter(first uint64) uint64 { return first + maxSegmentRecords }
 
 // recoverLane finds the cursors and the next seq in the newest readable segment.
 func (l *Log) recoverLane(ln *lane) error {

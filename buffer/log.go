@@ -101,6 +101,8 @@ func (l *Log) Append(lane int, b *Batch, done func(error)) {
 	r := request{lane: lane, batch: b, done: done}
 	if lane < 0 || lane >= len(l.lanes) {
 		r.err = fmt.Errorf("append: no lane %d", lane)
+	} else if b.n > batchRecords {
+		r.err = fmt.Errorf("append %d records: a batch holds at most %d", b.n, batchRecords)
 	} else if b.largest > MaxRecordBytes {
 		r.err = fmt.Errorf("append %d bytes: %w of %d", b.largest, ErrRecordTooLarge, MaxRecordBytes)
 	}

@@ -21,7 +21,7 @@ const (
 	keyGeneration = "generation" // 8 bytes
 	keyFirst      = "first"      // u64, first seq of the segment
 	keyJournal    = "journal"    // see encodeJournal
-	cursorPrefix  = "cursor:"    // + name: position, 4 × u64
+	cursorPrefix  = "cursor:"    // + name: position, 5 × u64
 )
 
 // Generation identifies a queue. A queue that is created anew gets another
@@ -34,6 +34,7 @@ func (g Generation) String() string { return hex.EncodeToString(g[:]) }
 // position is a cursor's place in one lane with what became of the records before it.
 type position struct {
 	next uint64 // everything below is done with
+	from uint64 // where the cursor began
 	sent uint64 // released as sent
 	dead uint64 // released as refused for good
 	lost uint64 // released as evicted or unreadable
@@ -72,15 +73,19 @@ func putState(b *bolt.Bucket, cursors map[string]position, journal []Loss) error
 
 func encodePosition(p position) []byte {
 	be := binary.BigEndian
-	return be.AppendUint64(be.AppendUint64(be.AppendUint64(be.AppendUint64(nil, p.next), p.sent), p.dead), p.lost)
+	var v []byte
+	for _, u := range [...]uint64{p.next, p.from, p.sent, p.dead, p.lost} {
+		v = be.AppendUint64(v, u)
+	}
+	return v
 }
 
 func decodePosition(v []byte) (position, bool) {
-	if len(v) != 32 {
+	if len(v) != 40 {
 		return position{}, false
 	}
 	be := binary.BigEndian
-	return position{next: be.Uint64(v), sent: be.Uint64(v[8:]), dead: be.Uint64(v[16:]), lost: be.Uint64(v[24:])}, true
+	return position{next: be.Uint64(v), from: be.Uint64(v[8:]), sent: be.Uint64(v[16:]), dead: be.Uint64(v[24:]), lost: be.Uint64(v[32:])}, true
 }
 
 // readMeta reads a segment's meta bucket.

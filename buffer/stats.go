@@ -24,9 +24,11 @@ type LaneStats struct {
 	Bytes       int64
 }
 
-// CursorStats is a cursor's state in one lane. Queued seqs below Next of the
-// lane are Sent + Dead + Lost + Waiting, counted from where the cursor began.
+// CursorStats is a cursor's state in one lane, taken at one moment. The books
+// balance when From + Sent + Dead + Lost + Waiting is End.
 type CursorStats struct {
+	From    uint64 // where the cursor began
+	End     uint64 // seq of the lane's next record
 	Next    uint64 // released below this
 	Sent    uint64
 	Dead    uint64
@@ -66,7 +68,7 @@ func (c *Cursor) Stats() []CursorStats {
 		if ln.first > p.next {
 			hole = ln.first - p.next
 		}
-		out[i] = CursorStats{Next: p.next, Sent: p.sent, Dead: p.dead, Lost: p.lost + hole, Waiting: ln.next - max(p.next, ln.first)}
+		out[i] = CursorStats{From: p.from, End: ln.next, Next: p.next, Sent: p.sent, Dead: p.dead, Lost: p.lost + hole, Waiting: ln.next - max(p.next, ln.first)}
 		ln.mu.RUnlock()
 	}
 	return out

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"time"
 )
 
 // Source reads devices. Run connects, calls Intake.Up once data can flow,
@@ -134,6 +133,3 @@ func (e *FieldError) Error() string {
 	}
 	return s
 }
-
-// Clock tells the time; tests set it.
-type Clock func() time.Time

@@ -51,3 +51,7 @@ func (l Lane) String() string {
 	}
 	return "lane(?)"
 }
+
+// NoticeSource is the source of records that the gateway writes about itself,
+// such as a loss in the queue. No configured source may have this name.
+const NoticeSource = "waystation"

@@ -1,6 +1,11 @@
 package gateway
 
-import "time"
+import (
+	"errors"
+	"time"
+
+	"github.com/waystation-iot/waystation/buffer"
+)
 
 // LinkState says how a source or a sink is doing. "up" means that data was
 // seen to flow or was confirmed, not that a socket is open.
@@ -85,12 +90,49 @@ type SinkStatus struct {
 	DeadLettered uint64     `json:"dead_lettered"` // refused for good, kept in the dead letters
 	Lost         uint64     `json:"lost"`          // evicted by the byte budget or unreadable; reported upstream
 	Waiting      uint64     `json:"waiting"`       // stored and not yet confirmed
+	Balanced     bool       `json:"balanced"`      // queued since the sink was first configured = the four above
 	LastSent     *time.Time `json:"last_sent,omitempty"`
 }
 
-// Books must balance: for each sink, queued = sent + dead-lettered + lost + waiting.
+// Books must balance: for each sink, what was queued since it was first
+// configured = sent + dead-lettered + lost + waiting.
 type Books struct {
 	In       int64  `json:"in"`       // records handed in by sources since the start
 	Queued   uint64 `json:"queued"`   // records ever queued
 	Balanced bool   `json:"balanced"` // whether every sink's line adds up
+}
+
+// queueStatus puts the queue's figures into the status.
+func queueStatus(s buffer.Stats) QueueStatus {
+	q := QueueStatus{Dir: s.Dir, Generation: s.Generation, State: "ok", Bytes: s.Bytes, MaxBytes: s.MaxBytes,
+		Commits: s.Commits, Quarantined: s.Quarantined}
+	if s.Err != nil {
+		q.Error = s.Err.Error()
+		switch {
+		case errors.Is(s.Err, buffer.ErrFull):
+			q.State = "full"
+		case errors.Is(s.Err, buffer.ErrReadOnly):
+			q.State = "read-only"
+		default:
+			q.State = "failing"
+		}
+	}
+	for _, ln := range s.Lanes {
+		q.Lanes = append(q.Lanes, LaneStatus(ln))
+	}
+	return q
+}
+
+// status puts a sink's figures over all lanes into the status.
+func (f *forwarder) status(lanes []buffer.CursorStats) SinkStatus {
+	s := SinkStatus{Name: f.name, Type: f.typ, Link: f.link.status(), Balanced: true}
+	for _, c := range lanes {
+		s.Sent, s.DeadLettered, s.Lost, s.Waiting = s.Sent+c.Sent, s.DeadLettered+c.Dead, s.Lost+c.Lost, s.Waiting+c.Waiting
+		s.Balanced = s.Balanced && c.From+c.Sent+c.Dead+c.Lost+c.Waiting == c.End
+	}
+	if last := f.lastSent.Load(); last != 0 {
+		t := time.Unix(0, last)
+		s.LastSent = &t
+	}
+	return s
 }

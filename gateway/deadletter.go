@@ -1,0 +1,67 @@
+package gateway
+
+import (
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"github.com/waystation-iot/waystation/buffer"
+)
+
+// DeadLetter is a record that a sink refused for good, with its place in the
+// queue and the reason.
+type DeadLetter struct {
+	ID         uint64
+	Sink       string
+	Generation string
+	Lane       Lane
+	Seq        uint64
+	At         time.Time // when it was refused
+	Reason     string
+	Stored     []byte // the record as stored; see RecordDecoder
+}
+
+// deadLetterVersion is the version of the stored form: version u8 | sink |
+// generation | lane u8 | seq varint | at i64 (Unix ns) | reason | record.
+const deadLetterVersion = 1
+
+// letter makes the stored form of a dead letter.
+func (f *forwarder) letter(lane Lane, seq uint64, reason string, stored []byte) []byte {
+	p := []byte{deadLetterVersion}
+	p = appendText(appendText(p, f.name), f.generation)
+	p = binary.AppendUvarint(append(p, byte(lane)), seq)
+	p = binary.BigEndian.AppendUint64(p, uint64(f.clock.Now().UnixNano()))
+	return append(appendText(p, reason), stored...)
+}
+
+// parseDeadLetter reads the stored form.
+func parseDeadLetter(id uint64, p []byte) (DeadLetter, error) {
+	if len(p) == 0 || p[0] != deadLetterVersion {
+		return DeadLetter{}, fmt.Errorf("read dead letter %d: %w: unknown version", id, ErrRecordFormat)
+	}
+	c := cut{p: p[1:], d: &RecordDecoder{}}
+	l := DeadLetter{ID: id, Sink: c.text(), Generation: c.text(), Lane: Lane(c.u8()), Seq: c.varint(),
+		At: time.Unix(0, int64(c.u64())), Reason: c.text(), Stored: c.p}
+	if c.bad {
+		return DeadLetter{}, fmt.Errorf("read dead letter %d: %w: cut short", id, ErrRecordFormat)
+	}
+	return l, nil
+}
+
+// DeadLetters lists up to n dead letters with ids above after, oldest first.
+// Entries that cannot be read are listed with the reason and no record.
+func DeadLetters(s *buffer.Shelf, after uint64, n int) ([]DeadLetter, error) {
+	kept, err := s.List(after, n)
+	if err != nil {
+		return nil, fmt.Errorf("list dead letters: %w", err)
+	}
+	out := make([]DeadLetter, 0, len(kept))
+	for _, k := range kept {
+		l, err := parseDeadLetter(k.ID, k.Data)
+		if err != nil {
+			l = DeadLetter{ID: k.ID, Reason: err.Error()}
+		}
+		out = append(out, l)
+	}
+	return out, nil
+}

@@ -1,0 +1,158 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/waystation-iot/waystation/buffer"
+)
+
+// Options say what a gateway is made of.
+type Options struct {
+	ID              string
+	Version         string
+	Queue           *buffer.Log
+	Dead            *buffer.Shelf
+	Sources         []SourceSpec
+	Sinks           []SinkSpec
+	ShutdownTimeout time.Duration // for the whole orderly shutdown; 0 = 10 s
+	Log             *slog.Logger  // nil = discard
+	Clock           *Clock        // nil = SystemClock
+}
+
+// SourceSpec is one configured source.
+type SourceSpec struct {
+	Name, Type string
+	Lane       Lane
+	Tags       []Tag
+	Source     Source
+}
+
+// SinkSpec is one configured sink.
+type SinkSpec struct {
+	Name, Type string
+	Sink       Sink
+}
+
+// Gateway moves records from its sources through the queue to its sinks.
+type Gateway struct {
+	o       Options
+	started time.Time
+	intakes []*Intake
+	forward []*forwarder
+	cursors []*buffer.Cursor
+}
+
+// New prepares a gateway. It starts nothing and opens no connection.
+func New(o Options) (*Gateway, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Clock == nil {
+		o.Clock = SystemClock()
+	}
+	if o.ShutdownTimeout <= 0 {
+		o.ShutdownTimeout = 10 * time.Second
+	}
+	g := &Gateway{o: o, started: o.Clock.Now()}
+	for _, s := range o.Sources {
+		in := NewIntake(s.Name, s.Lane, s.Tags, o.Queue, o.Clock)
+		in.link = newLink(o.Log.With("source", s.Name), o.Clock)
+		g.intakes = append(g.intakes, in)
+	}
+	names := make([]string, 0, len(o.Sinks))
+	for _, s := range o.Sinks {
+		names = append(names, s.Name)
+	}
+	for _, name := range o.Queue.Forget(names) {
+		o.Log.Warn("the queue had a place for a sink that is no longer configured; it is dropped", "sink", name)
+	}
+	for _, s := range o.Sinks {
+		cur, err := o.Queue.Cursor(s.Name)
+		if err != nil {
+			return nil, fmt.Errorf("sink %s: %w", s.Name, err)
+		}
+		g.cursors = append(g.cursors, cur)
+		g.forward = append(g.forward, &forwarder{name: s.Name, typ: s.Type, sink: s.Sink, queue: cur, lanes: len(LaneNames()),
+			dead: o.Dead, gateway: o.ID, generation: o.Queue.Generation(), log: o.Log, clock: o.Clock,
+			link: newLink(o.Log.With("sink", s.Name), o.Clock)})
+	}
+	return g, nil
+}
+
+// Run works until ctx ends and then shuts down in order: the sources stop and
+// get their last acknowledgements, the forwarders finish the batch they are
+// sending, the queue commits and closes. Every step has a deadline; what is not
+// done by then is repeated after the next start, nothing is lost.
+func (g *Gateway) Run(ctx context.Context) error {
+	// The two contexts outlive ctx: each step of the shutdown ends its own.
+	sourcesCtx, stopSources := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopSources()
+	forwardCtx, stopForward := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopForward()
+	hard, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+
+	var sources, forwarders sync.WaitGroup
+	for i, s := range g.o.Sources {
+		sources.Go(func() { supervise(sourcesCtx, s.Name, s.Source, g.intakes[i]) })
+	}
+	for _, f := range g.forward {
+		forwarders.Go(func() { f.run(forwardCtx, hard) })
+	}
+	<-ctx.Done()
+
+	g.o.Log.Info("shutting down", "timeout", g.o.ShutdownTimeout)
+	step := g.o.ShutdownTimeout / 3
+	stopSources()
+	err := within(step, "stop sources", &sources)
+	stopForward()
+	time.AfterFunc(step, cut)
+	err = errors.Join(err, within(step+time.Second, "stop forwarders", &forwarders))
+	cut()
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), step)
+	defer cancel()
+	return errors.Join(err, g.o.Queue.Close(closing), g.o.Dead.Close())
+}
+
+// within waits for wg, but not longer than d.
+func within(d time.Duration, what string, wg *sync.WaitGroup) error {
+	done := make(chan struct{})
+	go func() { wg.Wait(); close(done) }()
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-done:
+		return nil
+	case <-t.C:
+		return fmt.Errorf("%s: not done after %s; going on", what, d)
+	}
+}
+
+// Status returns the state of everything.
+func (g *Gateway) Status() Status {
+	s := Status{Gateway: g.o.ID, Version: g.o.Version, PID: os.Getpid(), Started: g.started, Now: g.o.Clock.Now(),
+		ClockTrusted: g.o.Clock.Trusted(), Queue: queueStatus(g.o.Queue.Stats())}
+	s.Books.Balanced = true
+	for i, in := range g.intakes {
+		src := in.status(g.o.Sources[i].Type)
+		s.Books.In += src.Received
+		s.Sources = append(s.Sources, src)
+	}
+	for _, ln := range s.Queue.Lanes {
+		s.Books.Queued += ln.Next - 1
+	}
+	for i, f := range g.forward {
+		s.Sinks = append(s.Sinks, f.status(g.cursors[i].Stats()))
+	}
+	for i := range s.Sinks {
+		s.Books.Balanced = s.Books.Balanced && s.Sinks[i].Balanced
+	}
+	s.Ready = s.Queue.State == "ok"
+	return s
+}
