@@ -140,7 +140,7 @@ func (g *Gateway) Status() Status {
 		ClockTrusted: g.o.Clock.Trusted(), Queue: queueStatus(g.o.Queue.Stats())}
 	s.Books.Balanced = true
 	for i, in := range g.intakes {
-		src := in.status(g.o.Sources[i].Type)
+		src := in.Status(g.o.Sources[i].Type)
 		s.Books.In += src.Received
 		s.Sources = append(s.Sources, src)
 	}

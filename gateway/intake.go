@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"fmt"
+	"iter"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,6 +13,16 @@ import (
 // Appender is the end of the queue that takes records; *buffer.Log is one.
 type Appender interface {
 	Append(lane int, b *buffer.Batch, done func(error))
+}
+
+// AppenderFunc is an Appender that is a function, for the tests of adapters.
+// stored yields the stored form of the records (see RecordDecoder); what it
+// yields is valid until done is called. done must be called once, in order.
+type AppenderFunc func(lane Lane, stored iter.Seq[[]byte], done func(error))
+
+// Append implements Appender.
+func (f AppenderFunc) Append(lane int, b *buffer.Batch, done func(error)) {
+	f(Lane(lane), b.Records(), done)
 }
 
 // Intake takes records from one source: it stamps, counts and encodes them and
@@ -67,6 +78,12 @@ func (in *Intake) Note(format string, args ...any) {
 	if text := fmt.Sprintf(format, args...); len(in.count.notes) < 16 {
 		in.count.notes = append(in.count.notes, text)
 	}
+}
+
+// Stamp sets the time of receipt of r to now. A source calls it when it keeps
+// a record for a while before it delivers it; else Deliver does.
+func (in *Intake) Stamp(r *Record) {
+	r.Received, r.ClockTrusted = in.clock.Now(), in.clock.Trusted()
 }
 
 // Deliver takes recs and calls done exactly once, in the order of the Deliver
@@ -139,8 +156,8 @@ func (d *delivery) finished(err error) {
 	}
 }
 
-// status returns what the source did.
-func (in *Intake) status(typ string) SourceStatus {
+// Status returns what the source did; typ is its configured type.
+func (in *Intake) Status(typ string) SourceStatus {
 	c := &in.count
 	s := SourceStatus{Name: in.name, Type: typ, Link: in.link.status(), Received: c.received.Load(), Queued: c.queued.Load(),
 		Refused: c.refused.Load(), BadQuality: c.bad.Load(), Bytes: c.bytes.Load()}

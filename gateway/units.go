@@ -92,13 +92,32 @@ func (s Secret) Reveal(dir string) (string, error) {
 		return v, nil
 	}
 	if path, ok := strings.CutPrefix(string(s), "file:"); ok {
-		b, err := os.ReadFile(InDir(dir, path))
+		b, err := readSecret(InDir(dir, path))
 		if err != nil {
 			return "", fmt.Errorf("read secret: %w", err)
 		}
-		return strings.TrimRight(string(b), "\r\n"), nil
+		return strings.TrimSuffix(strings.TrimSuffix(b, "\n"), "\r"), nil
 	}
 	return string(s), nil
+}
+
+// maxSecretBytes is the size of the largest file that can be a secret.
+const maxSecretBytes = 64 << 10
+
+// readSecret reads a regular file: a device or a pipe named by mistake would
+// be read without end.
+func readSecret(path string) (string, error) {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return "", err
+	case !info.Mode().IsRegular():
+		return "", fmt.Errorf("%s is not a regular file", path)
+	case info.Size() > maxSecretBytes:
+		return "", fmt.Errorf("%s is larger than %d bytes", path, maxSecretBytes)
+	}
+	b, err := os.ReadFile(path)
+	return string(b), err
 }
 
 // InDir returns path, below dir when it is relative.

@@ -1,0 +1,237 @@
+package mqtt
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"sort"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	paho "github.com/eclipse/paho.mqtt.golang"
+
+	"github.com/waystation-iot/waystation/gateway"
+	"github.com/waystation-iot/waystation/gateway/codec"
+)
+
+// drainWait is how long a stopping source waits for what it has delivered to
+// be stored and acknowledged.
+const drainWait = 1500 * time.Millisecond
+
+// source is one subscription to one broker.
+type source struct {
+	cfg      Config
+	name     string
+	clientID string
+	url      *url.URL
+	tls      *tls.Config
+	password string
+	log      *slog.Logger
+}
+
+// Source implements gateway.SourceConfig.
+func (c *Config) Source(env gateway.Env) (gateway.Source, error) {
+	u, err := url.Parse(c.URL)
+	if err != nil {
+		return nil, fmt.Errorf("mqtt %s: %w", env.Name, err)
+	}
+	s := &source{cfg: *c, name: env.Name, clientID: c.ClientID, url: u, log: env.Log}
+	if s.clientID == "" {
+		s.clientID = "waystation-" + env.GatewayID + "-" + env.Name
+	}
+	if s.password, err = c.Password.Reveal(env.Dir); err != nil {
+		return nil, fmt.Errorf("mqtt %s: password: %w", env.Name, err)
+	}
+	if schemes()[u.Scheme] {
+		opts := c.TLS
+		if opts == nil {
+			opts = &gateway.TLS{}
+		}
+		if s.tls, err = opts.Config(env.Dir); err != nil {
+			return nil, fmt.Errorf("mqtt %s: %w", env.Name, err)
+		}
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	return s, nil
+}
+
+// Run implements gateway.Source: one connection.
+func (s *source) Run(ctx context.Context, in *gateway.Intake) error {
+	dec, err := codec.New(s.cfg.Codec)
+	if err != nil {
+		return gateway.Permanent(fmt.Errorf("mqtt %s: %w", s.url.Host, err))
+	}
+	in.Note("")
+	dec2, err := codec.New(s.cfg.Codec)
+	if err != nil {
+		return gateway.Permanent(fmt.Errorf("mqtt %s: %w", s.url.Host, err))
+	}
+	r := &run{source: s, in: in, lost: make(chan error, 1), box: newInbox(in, s.cfg.MaxInflight, int(s.cfg.MaxBytes))}
+	r.box.dec, r.box.dec2 = dec, dec2
+	if err := r.connect(ctx); err != nil {
+		r.close()
+		return fmt.Errorf("mqtt %s: %w", s.url.Host, r.cause(err))
+	}
+	if err := r.subscribe(ctx); err != nil {
+		r.close()
+		return fmt.Errorf("mqtt %s: %w", s.url.Host, r.cause(err))
+	}
+	in.Up()
+	select {
+	case err = <-r.lost:
+		r.close()
+		return fmt.Errorf("mqtt %s: connection lost: %w", s.url.Host, r.cause(err))
+	case <-ctx.Done():
+		r.drain()
+		r.close()
+		return nil
+	}
+}
+
+// run is the state of one connection.
+type run struct {
+	*source
+	in     *gateway.Intake
+	box    *inbox
+	client paho.Client
+	lost   chan error
+	conn   atomic.Pointer[conn] // set while paho opens the connection, before anything is read
+}
+
+// connect opens the connection and the session.
+func (r *run) connect(ctx context.Context) error {
+	o := paho.NewClientOptions().AddBroker(r.url.String()).SetClientID(r.clientID).SetProtocolVersion(4).
+		SetCleanSession(false).SetAutoAckDisabled(true).SetOrderMatters(true).SetResumeSubs(false).
+		SetAutoReconnect(false).SetConnectRetry(false).SetConnectTimeout(r.cfg.Timeout).
+		SetKeepAlive(r.cfg.KeepAlive).SetPingTimeout(r.cfg.Timeout).SetWriteTimeout(r.cfg.Timeout).
+		SetUsername(r.cfg.User).SetPassword(r.password).SetDefaultPublishHandler(r.qos2).
+		SetConnectionLostHandler(func(_ paho.Client, err error) {
+			select {
+			case r.lost <- err:
+			default:
+			}
+		}).
+		SetCustomOpenConnectionFn(func(u *url.URL, _ paho.ClientOptions) (net.Conn, error) {
+			c, err := r.dial(ctx, u)
+			if err != nil {
+				return nil, err
+			}
+			k := newConn(c, r.box, int(r.cfg.MaxPayload)+maxTopic, r.cfg.Timeout)
+			r.conn.Store(k)
+			return k, nil
+		})
+	r.client = paho.NewClient(o)
+	return r.wait(ctx, r.client.Connect())
+}
+
+// wait waits for a token. When ctx ends the connection is closed, which ends
+// whatever paho is waiting for.
+func (r *run) wait(ctx context.Context, t paho.Token) error {
+	select {
+	case <-t.Done():
+		return t.Error()
+	case err := <-r.lost:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// subscribe subscribes to every filter, on every connection: a broker that
+// restarted without its sessions remembers none. Retained messages arrive
+// again with it and carry the tag retained=true.
+func (r *run) subscribe(ctx context.Context) error {
+	filters := make(map[string]byte, len(r.cfg.Topics))
+	for _, t := range r.cfg.Topics {
+		filters[t] = byte(r.cfg.QoS)
+	}
+	token := r.client.SubscribeMultiple(filters, nil)
+	limited, cancel := context.WithTimeout(ctx, r.cfg.Timeout)
+	defer cancel()
+	if err := r.wait(limited, token); err != nil {
+		if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
+			return fmt.Errorf("subscribe: the broker did not answer within %s", r.cfg.Timeout)
+		}
+		return fmt.Errorf("subscribe: %w", err)
+	}
+	return r.granted(token)
+}
+
+// granted checks what the broker granted: a refusal (0x80) is no error to paho.
+func (r *run) granted(t paho.Token) error {
+	st, ok := t.(*paho.SubscribeToken)
+	if !ok {
+		return nil
+	}
+	var refused []string
+	for filter, code := range st.Result() {
+		switch {
+		case code == 0x80:
+			refused = append(refused, filter)
+		case int(code) < r.cfg.QoS:
+			r.in.Note("the broker granted %s only QoS %d: messages are lost whenever the link is", filter, code)
+		}
+	}
+	if r.cfg.QoS == 0 {
+		r.in.Note("subscribed at QoS 0: messages are lost whenever the link is; set qos: 1")
+	}
+	if len(refused) > 0 {
+		sort.Strings(refused)
+		return fmt.Errorf("subscribe: the broker refused %s: allow user %q (client %s) to read it, or correct topics",
+			strings.Join(refused, ", "), r.cfg.User, r.clientID)
+	}
+	return nil
+}
+
+// qos2 takes a message that came through paho: one at QoS 2, from a session
+// that was once subscribed so. It is acknowledged by paho.
+func (r *run) qos2(_ paho.Client, m paho.Message) {
+	r.box.through(publish{topic: []byte(m.Topic()), payload: m.Payload(), qos: m.Qos(), retained: m.Retained()}, func(err error) {
+		if err == nil {
+			go m.Ack() // may block; PUBREC has no order to keep with PUBACK
+		} else if c := r.conn.Load(); c != nil {
+			go func() { _ = c.fail(fmt.Errorf("store messages: %w", err)) }()
+		}
+	})
+}
+
+// drain waits a moment for what was delivered to be stored and acknowledged.
+func (r *run) drain() {
+	t := time.NewTimer(drainWait)
+	defer t.Stop()
+	select {
+	case <-r.box.end():
+	case <-t.C:
+		r.log.Warn("stopping with messages not yet stored; the broker sends them again")
+	}
+}
+
+// close says goodbye and closes the connection.
+func (r *run) close() {
+	r.box.end()
+	c := r.conn.Load()
+	if c != nil && !r.client.IsConnectionOpen() {
+		_ = c.Close() // ends a handshake that would hold up Disconnect
+	}
+	r.client.Disconnect(100)
+	if c := r.conn.Load(); c != nil {
+		_ = c.Close()
+	}
+}
+
+// cause prefers our own reason for a closed connection.
+func (r *run) cause(err error) error {
+	if c := r.conn.Load(); c != nil {
+		if why := c.why(); why != nil {
+			return why
+		}
+	}
+	return err
+}

@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"sort"
+	"syscall"
+
+	"github.com/waystation-iot/waystation/buffer"
+	"github.com/waystation-iot/waystation/gateway"
+	"github.com/waystation-iot/waystation/gateway/config"
+	"github.com/waystation-iot/waystation/gateway/observe"
+)
+
+// gcPercent trades a little memory for fewer collections: the heap of a
+// gateway is a few MiB, and at Go's default of 100 it is collected dozens of
+// times per second under flow. memoryFloor bounds it: near that much the
+// collector works as hard as it must.
+const (
+	gcPercent   = 300
+	memoryFloor = 256 << 20
+)
+
+// run is `waystation run`. It returns when a signal ends it.
+func run(args []string, errOut io.Writer, all []gateway.Adapter) int {
+	fs := flag.NewFlagSet("waystation run", flag.ContinueOnError)
+	fs.SetOutput(errOut)
+	file := fs.String("c", "/etc/waystation.yaml", "configuration file")
+	if err := fs.Parse(args); err != nil {
+		return exitUsage
+	}
+	if fs.NArg() > 0 {
+		_, _ = fmt.Fprintf(errOut, "waystation run: unexpected argument %q; usage: waystation run -c FILE\n", fs.Arg(0))
+		return exitUsage
+	}
+	cfg, err := config.Load(*file, all)
+	if err != nil {
+		_, _ = fmt.Fprintln(errOut, err)
+		return exitFound
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(memoryFloor)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	log := logger(cfg.Log, errOut)
+	if err := serve(ctx, cfg, log); err != nil {
+		log.Error("stopped", "error", err)
+		return exitFound
+	}
+	log.Info("stopped")
+	return exitGood
+}
+
+// logger writes to the error output; a service manager adds the time and host.
+func logger(c config.Log, w io.Writer) *slog.Logger {
+	o := &slog.HandlerOptions{Level: c.SlogLevel()}
+	if c.Format == "json" {
+		return slog.New(slog.NewJSONHandler(w, o))
+	}
+	return slog.New(slog.NewTextHandler(w, o))
+}
+
+// serve runs a gateway until ctx ends.
+func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
+	log.Info("starting", "gateway", cfg.Gateway.ID, "version", version, "queue", cfg.Buffer.Dir)
+	g, dead, err := build(cfg, log)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	web := make(chan error, 1)
+	if cfg.HTTP.Listen == "" {
+		web <- nil
+	} else {
+		view := observe.View{Status: g.Status, DeadLetters: func(after uint64, n int) ([]gateway.DeadLetter, error) {
+			return gateway.DeadLetters(dead, after, n)
+		}}
+		go func() {
+			err := observe.Serve(ctx, cfg.HTTP.Listen, view, log)
+			if err != nil {
+				cancel() // a gateway nobody can see is a fault of its start
+			}
+			web <- err
+		}()
+	}
+	err = g.Run(ctx)
+	cancel()
+	return errors.Join(err, <-web)
+}
+
+// build opens the queue and makes the sources and sinks. It opens no connection.
+func build(cfg *config.Config, log *slog.Logger) (*gateway.Gateway, *buffer.Shelf, error) {
+	o := gateway.Options{ID: cfg.Gateway.ID, Version: version, ShutdownTimeout: cfg.Shutdown.Timeout, Log: log}
+	for _, s := range cfg.Sources {
+		src, err := s.Config.Source(gateway.Env{GatewayID: cfg.Gateway.ID, Name: s.Name, Dir: cfg.Dir, Log: log.With("source", s.Name)})
+		if err != nil {
+			return nil, nil, err
+		}
+		o.Sources = append(o.Sources, gateway.SourceSpec{Name: s.Name, Type: s.Type, Lane: s.Lane,
+			Tags: mergeTags(cfg.Gateway.Tags, s.Tags), Source: src})
+	}
+	for _, s := range cfg.Sinks {
+		sink, err := s.Config.Sink(gateway.Env{GatewayID: cfg.Gateway.ID, Name: s.Name, Dir: cfg.Dir, Log: log.With("sink", s.Name)})
+		if err != nil {
+			return nil, nil, err
+		}
+		o.Sinks = append(o.Sinks, gateway.SinkSpec{Name: s.Name, Type: s.Type, Sink: sink})
+	}
+	dir := gateway.InDir(cfg.Dir, cfg.Buffer.Dir)
+	budget := int64(cfg.Buffer.MaxBytes)
+	deadBytes := min(budget/8, 64<<20)
+	var err error
+	if o.Queue, err = buffer.Open(buffer.Options{Dir: dir, Lanes: gateway.LaneNames(), MaxBytes: max(budget-deadBytes, buffer.MinBytes),
+		SegmentBytes: int64(cfg.Buffer.SegmentBytes), Compression: buffer.Compression(cfg.Buffer.Compression), Log: log}); err != nil {
+		return nil, nil, err
+	}
+	if o.Dead, err = buffer.OpenShelf(dir, deadBytes); err != nil {
+		return nil, nil, errors.Join(err, o.Queue.Close(context.Background()))
+	}
+	g, err := gateway.New(o)
+	if err != nil {
+		return nil, nil, errors.Join(err, o.Queue.Close(context.Background()), o.Dead.Close())
+	}
+	return g, o.Dead, nil
+}
+
+// mergeTags puts the gateway's tags under those of a source, sorted by key.
+func mergeTags(all map[string]string, own []gateway.Tag) []gateway.Tag {
+	merged := map[string]string{}
+	for k, v := range all {
+		merged[k] = v
+	}
+	for _, t := range own {
+		merged[t.Key] = t.Value
+	}
+	out := make([]gateway.Tag, 0, len(merged))
+	for k, v := range merged {
+		out = append(out, gateway.Tag{Key: k, Value: v})
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].Key < out[j].Key })
+	return out
+}

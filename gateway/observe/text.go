@@ -1,0 +1,106 @@
+package observe
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/waystation-iot/waystation/gateway"
+)
+
+// Text writes the status for a person: what is wrong first.
+func Text(w io.Writer, s *gateway.Status) error {
+	for _, t := range Troubles(s) {
+		if _, err := fmt.Fprintln(w, "! "+t); err != nil {
+			return err
+		}
+	}
+	tw := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
+	p := func(format string, args ...any) { _, _ = fmt.Fprintf(tw, format+"\n", args...) } // tw keeps the error for Flush
+	p("gateway\t%s\tversion %s, pid %d, up %s", s.Gateway, s.Version, s.PID, ago(s.Now.Sub(s.Started)))
+	for i := range s.Sources {
+		src := &s.Sources[i]
+		last := "no record yet"
+		if src.LastRecord != nil {
+			last = "last " + ago(s.Now.Sub(*src.LastRecord)) + " ago"
+		}
+		p("source\t%s\t%s\t%d received, %d stored, %d bad\t%s", src.Name, src.State, src.Received, src.Queued, src.BadQuality, last)
+	}
+	p("queue\t%s\t%s\t%s of %s, %d segments", s.Queue.Dir, s.Queue.State, gateway.Size(s.Queue.Bytes), gateway.Size(s.Queue.MaxBytes), segments(s))
+	for i := range s.Sinks {
+		k := &s.Sinks[i]
+		p("sink\t%s\t%s\t%d sent, %d waiting, %d dead letters, %d lost", k.Name, k.State, k.Sent, k.Waiting, k.DeadLettered, k.Lost)
+	}
+	return tw.Flush()
+}
+
+// Troubles lists what needs a person, most urgent first.
+func Troubles(s *gateway.Status) (out []string) {
+	add := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
+	if s.Queue.State != "ok" {
+		add("the queue takes no records (%s): %s", s.Queue.State, s.Queue.Error)
+	}
+	if !s.Books.Balanced {
+		add("the books do not balance: please report this with the output of `waystation status --json`")
+	}
+	for i := range s.Sources {
+		src := &s.Sources[i]
+		if src.State != gateway.Up {
+			add("source %s is %s%s", src.Name, src.State, because(src.Error))
+		}
+		for _, n := range src.Notes {
+			add("source %s: %s", src.Name, n)
+		}
+	}
+	for i := range s.Sinks {
+		k := &s.Sinks[i]
+		if k.State != gateway.Up {
+			add("sink %s is %s%s", k.Name, k.State, because(k.Error))
+		}
+		if k.DeadLettered > 0 {
+			add("sink %s refused %d records: see `waystation dead-letters`", k.Name, k.DeadLettered)
+		}
+		if k.Lost > 0 {
+			add("sink %s lost %d records to the byte budget or damage; raise buffer.max_bytes", k.Name, k.Lost)
+		}
+	}
+	if s.Queue.Quarantined > 0 {
+		add("%d segments of the queue could not be read and were set aside (*.seg.bad)", s.Queue.Quarantined)
+	}
+	if !s.ClockTrusted {
+		add("the clock of this machine is not synchronised: records are marked so")
+	}
+	return out
+}
+
+func because(err string) string {
+	if err == "" {
+		return ""
+	}
+	if first, _, more := strings.Cut(err, "\n"); more {
+		err = first
+	}
+	return ": " + err
+}
+
+func segments(s *gateway.Status) (n int) {
+	for _, l := range s.Queue.Lanes {
+		n += l.Segments
+	}
+	return n
+}
+
+// ago writes a duration as a person says it.
+func ago(d time.Duration) string {
+	switch {
+	case d < 10*time.Second:
+		return d.Round(100 * time.Millisecond).String()
+	case d < time.Hour:
+		return d.Round(time.Second).String()
+	case d < 48*time.Hour:
+		return d.Round(time.Minute).String()
+	}
+	return fmt.Sprintf("%d days", int(d.Hours()/24))
+}
