@@ -1,0 +1,50 @@
+# Each target does its own set-up on a fresh Debian with Go. `make help` lists them.
+
+GO     ?= go
+BIN    := bin
+
+.PHONY: help build demo test lint interop bench fuzz arm docs clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build the daemon and the plant simulator into bin/
+	@mkdir -p $(BIN)
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $(BIN)/ ./cmd/waystation ./cmd/waystation-sim
+
+demo: build ## a minute of everything: devices, an outage, a kill -9, and the verdict
+	$(BIN)/waystation-sim demo --gateway $(BIN)/waystation
+
+test: ## every hermetic test, with the race detector; a few minutes
+	@.ci/need-cc
+	$(GO) test -race -count=1 -timeout 15m ./...
+
+lint: ## gofmt, go vet, staticcheck
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo 'run: gofmt -w .'; exit 1; }
+	$(GO) vet ./...
+	$(GO) vet -tags 'interop bench' ./...
+	$(GO) tool staticcheck -tags 'interop bench' ./...
+
+interop: ## real mosquitto, Apache Kafka and kcat; installs them
+	.ci/interop-deps
+	$(GO) test -tags interop -count=1 -timeout 30m -run 'Interop|BoatLog|Kafka|Mosquitto|Peers' ./cmd/waystation/...
+
+bench: ## benchmarks, in the form benchstat reads; COUNT=n runs each n times
+	.ci/interop-deps
+	$(GO) test -run '^$$' -bench . -benchmem -count $(or $(COUNT),1) ./buffer ./gateway/... ./adapters/...
+	$(GO) test -tags bench -run '^$$' -bench . -benchtime 300000x -count $(or $(COUNT),1) -timeout 60m ./cmd/waystation
+
+fuzz: ## fuzz every parser and on-disk format; FUZZTIME=30s each
+	.ci/fuzz $(or $(FUZZTIME),30s)
+
+arm: ## build for every target; run the suites of 32-bit ARM under qemu-user
+	.ci/arm
+
+docs: build ## write the generated pages: docs/configuration.md, the example and the JSON schema
+	$(BIN)/waystation describe --markdown > docs/configuration.md
+	$(BIN)/waystation describe --example > configs/waystation.example.yaml
+	$(BIN)/waystation describe --schema > configs/waystation.schema.json
+
+clean: ## remove what was built
+	rm -rf $(BIN)

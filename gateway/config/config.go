@@ -1,0 +1,163 @@
+// Package config reads the one configuration file of a gateway.
+//
+// The file is strict YAML: unknown options, wrong types, duplicate names and
+// secrets that cannot be read are faults, and all faults of a file are found
+// in one go, each with its line, column and a hint. The options of an adapter
+// are the fields of its configuration struct; from the same structs come the
+// descriptions, the documentation, the example and the JSON schema.
+//
+// Struct tags: yaml is the name of an option, doc one or more sentences about
+// it, example a value as YAML, enum the words it may be (separated by
+// commas), unit what a bare number counts. Embedded structs are part of the
+// struct around them. Defaults are what Adapter.NewSource and NewSink return.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/waystation-iot/waystation/gateway"
+)
+
+// Config is a whole configuration that was found to be right.
+type Config struct {
+	Gateway  Gateway
+	Buffer   Buffer
+	HTTP     HTTP
+	Log      Log
+	Shutdown Shutdown
+	Sources  []Source
+	Sinks    []Sink
+	Dir      string // directory of the file; relative paths in it start here
+}
+
+// Gateway says who this gateway is.
+type Gateway struct {
+	ID   string            `yaml:"id" example:"ship-042" doc:"Identity of this gateway, unique in the fleet; it travels with every record. 1 to 64 of A-Z a-z 0-9 . _ -"`
+	Tags map[string]string `yaml:"tags" example:"{vessel: aurora}" doc:"Tags put on every record of this gateway."`
+}
+
+// Buffer says where and how records wait.
+type Buffer struct {
+	Dir          string       `yaml:"dir" doc:"Directory of the queue. A relative path starts at the directory of this file."`
+	MaxBytes     gateway.Size `yaml:"max_bytes" doc:"Most that the queue may take on disk, at least 4MiB; beyond it the oldest records of the least urgent lane go first, counted and reported."`
+	SegmentBytes gateway.Size `yaml:"segment_bytes" doc:"Size of one file of the queue, 64KiB to 128MiB. Made smaller when max_bytes leaves no room for several."`
+	Compression  string       `yaml:"compression" enum:"zstd,s2,none" doc:"How stored records are compressed: zstd is smallest, s2 faster."`
+}
+
+// HTTP says where the status page and the API listen.
+type HTTP struct {
+	Listen string `yaml:"listen" doc:"Address of status page, API and metrics: a loopback address and port. Empty: off."`
+}
+
+// Log says what is logged and how.
+type Log struct {
+	Level  string `yaml:"level" enum:"debug,info,warn,error" doc:"Least important level that is logged."`
+	Format string `yaml:"format" enum:"text,json" doc:"Form of a log line."`
+}
+
+// SlogLevel returns the level as slog knows it.
+func (l Log) SlogLevel() slog.Level {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(l.Level)); err != nil {
+		return slog.LevelInfo
+	}
+	return level
+}
+
+// Shutdown says how the gateway stops.
+type Shutdown struct {
+	Timeout time.Duration `yaml:"timeout" doc:"Time for the whole orderly shutdown; what is not sent by then stays in the queue."`
+}
+
+// Source is one configured source.
+type Source struct {
+	Name   string
+	Type   string
+	Lane   gateway.Lane
+	Tags   []gateway.Tag // sorted by key
+	Config gateway.SourceConfig
+}
+
+// Sink is one configured sink.
+type Sink struct {
+	Name   string
+	Type   string
+	Config gateway.SinkConfig
+}
+
+// defaults returns what holds where the file says nothing.
+func defaults() *Config {
+	return &Config{
+		Buffer:   Buffer{Dir: "/var/lib/waystation", MaxBytes: 1 << 30, SegmentBytes: 16 << 20, Compression: "zstd"},
+		HTTP:     HTTP{Listen: "127.0.0.1:8100"},
+		Log:      Log{Level: "info", Format: "text"},
+		Shutdown: Shutdown{Timeout: 10 * time.Second},
+	}
+}
+
+// section is one of the mappings at the top of the file.
+type section struct {
+	name string
+	doc  string
+	into any // pointer to the struct
+}
+
+func (c *Config) sections() []section {
+	return []section{
+		{"gateway", "Who this gateway is.", &c.Gateway},
+		{"buffer", "Where and how records wait until they are delivered.", &c.Buffer},
+		{"http", "Where the status page and the API listen.", &c.HTTP},
+		{"log", "What is logged and how.", &c.Log},
+		{"shutdown", "How the gateway stops.", &c.Shutdown},
+	}
+}
+
+// Load reads the file at path. The error is a Faults, also when the file
+// cannot be read. No connection is opened; files and environment variables
+// that secrets refer to are read.
+func Load(path string, adapters []gateway.Adapter) (*Config, error) {
+	info, err := os.Stat(path)
+	if err == nil && info.Mode().IsRegular() && info.Size() > maxFileBytes {
+		err = fmt.Errorf("is larger than %d MiB: not a configuration", maxFileBytes>>20)
+	}
+	var data []byte
+	if err == nil {
+		data, err = os.ReadFile(path)
+	}
+	if err != nil {
+		if pe, ok := errors.AsType[*os.PathError](err); ok {
+			err = pe.Err // the path is said by the fault
+		}
+		return nil, Faults{{File: path, Msg: "cannot be read: " + err.Error()}}
+	}
+	return Parse(path, data, adapters)
+}
+
+// Parse reads a configuration from memory. name is its path, used in messages
+// and as the start of relative paths. The error is a Faults.
+func Parse(name string, data []byte, adapters []gateway.Adapter) (*Config, error) {
+	src := strings.TrimPrefix(string(data), "\ufeff")
+	src = strings.ReplaceAll(src, "\r\n", "\n")
+	src = strings.ReplaceAll(src, "\r", "\n")
+	rep := newReporter(name, src)
+	cfg := defaults()
+	cfg.Dir = rep.dir
+	if root := parseTree(rep); root != nil && len(rep.faults) < maxFaults {
+		f := &filler{decoder: decoder{rep: rep, known: map[string]bool{}}, cfg: cfg, adapters: adapters}
+		f.file(root)
+	}
+	if err := rep.result(); err != nil {
+		return nil, err
+	}
+	cfg.Buffer.Dir = gateway.InDir(cfg.Dir, cfg.Buffer.Dir)
+	if abs, err := filepath.Abs(cfg.Dir); err == nil {
+		cfg.Dir = abs
+	}
+	return cfg, nil
+}
