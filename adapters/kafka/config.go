@@ -14,8 +14,8 @@ import (
 
 // Config is the configuration of a Kafka sink.
 type Config struct {
-	Brokers     []string     `yaml:"brokers" doc:"Kafka servers to ask first, each host:port. Required."`
-	Topic       string       `yaml:"topic" doc:"Topic to write to. May hold {gateway} {source} {device} {name} {lane} {tag.KEY}; characters Kafka does not allow in a topic become '_'. Required."`
+	Brokers     []string     `yaml:"brokers" doc:"Kafka servers to ask first, each host:port." example:"[\"kafka.example:9092\"]"`
+	Topic       string       `yaml:"topic" doc:"Topic to write to. May hold {gateway} {source} {device} {name} {lane} {tag.KEY}; characters Kafka does not allow in a topic become '_'." example:"fleet.{source}"`
 	Key         string       `yaml:"key" doc:"Key of the Kafka record, which chooses the partition: records of one key stay in order. The same placeholders as topic; {device} is the name when a record has no device."`
 	Encoding    string       `yaml:"encoding" doc:"Value of the Kafka record: raw (the payload byte for byte; JSON for a record that has none) or json."`
 	Compression string       `yaml:"compression" doc:"none, gzip, snappy, lz4 or zstd."`
@@ -30,18 +30,15 @@ type Config struct {
 	SASL SASL `yaml:"sasl" doc:"Log-in."`
 
 	ClientID     string `yaml:"client_id" doc:"Name shown in the logs and quotas of Kafka; waystation-<gateway id> when empty."`
-	UnknownTopic string `yaml:"unknown_topic" doc:"What to do with records whose topic does not exist or may not be written: wait (keep them and try again) or dead-letter."`
+	UnknownTopic string `yaml:"unknown_topic" doc:"What to do with records whose topic does not exist or may not be written: wait (keep them and try again) or dead-letter. Notices of the gateway itself (source waystation) go to the dead letters in either case."`
 	AutoCreate   bool   `yaml:"auto_create_topics" doc:"Ask Kafka to create a missing topic, where the cluster allows it."`
 	Headers      bool   `yaml:"headers" doc:"Whether records carry headers (gateway, generation, lane, seq, source, content-type, received ...). Without them a consumer cannot see repeats and gaps."`
 }
 
 // TLS says how the connection is encrypted.
 type TLS struct {
-	Enabled    bool   `yaml:"enabled" doc:"Whether to encrypt."`
-	CA         string `yaml:"ca" doc:"File of certificates (PEM) that sign the server's; the system's when empty."`
-	Cert       string `yaml:"cert" doc:"File of the own certificate (PEM), for mutual TLS."`
-	Key        string `yaml:"key" doc:"File of the own private key (PEM), for mutual TLS."`
-	ServerName string `yaml:"server_name" doc:"Name the server's certificate must carry; the host of the address when empty."`
+	Enabled     bool `yaml:"enabled" doc:"Whether to encrypt."`
+	gateway.TLS `yaml:",inline"`
 }
 
 // SASL says how to log in.

@@ -68,6 +68,12 @@ type part struct {
 	stale bool    // the chunk waits for a new producer id
 }
 
+// isNotice reports whether the job is a notice of the gateway about itself: it
+// must not hold up the data when nobody has made a topic for it.
+func (j *job) isNotice() bool {
+	return len(j.batch.Items) == 1 && j.batch.Items[0].Record.Source == gateway.NoticeSource
+}
+
 func (p *part) left() int { return len(p.items) - p.done }
 
 // limit is the largest number of records the next chunk may have.

@@ -1,15 +1,11 @@
 package kafka
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"os"
 
 	"github.com/IBM/sarama"
-
-	"github.com/waystation-iot/waystation/gateway"
+	"github.com/xdg-go/scram"
 )
 
 // clientConfig makes sarama's configuration. Files and secrets are read anew
@@ -47,26 +43,11 @@ func (s *Sink) setTLS(conf *sarama.Config) error {
 	if !t.Enabled {
 		return nil
 	}
-	conf.Net.TLS.Enable = true
-	conf.Net.TLS.Config = &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName}
-	if t.CA != "" {
-		pem, err := os.ReadFile(gateway.InDir(s.env.Dir, t.CA))
-		if err != nil {
-			return fmt.Errorf("read tls.ca: %w", err)
-		}
-		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM(pem) {
-			return fmt.Errorf("read tls.ca %s: no certificate in PEM form", t.CA)
-		}
-		conf.Net.TLS.Config.RootCAs = pool
+	cfg, err := t.Config(s.env.Dir)
+	if err != nil {
+		return err
 	}
-	if t.Cert != "" {
-		pair, err := tls.LoadX509KeyPair(gateway.InDir(s.env.Dir, t.Cert), gateway.InDir(s.env.Dir, t.Key))
-		if err != nil {
-			return fmt.Errorf("read tls.cert and tls.key: %w", err)
-		}
-		conf.Net.TLS.Config.Certificates = []tls.Certificate{pair}
-	}
+	conf.Net.TLS.Enable, conf.Net.TLS.Config = true, cfg
 	return nil
 }
 
@@ -89,10 +70,32 @@ func (s *Sink) setSASL(conf *sarama.Config) error {
 		n.Mechanism = sarama.SASLTypePlaintext
 	case "scram-sha-256":
 		n.Mechanism = sarama.SASLTypeSCRAMSHA256
-		n.SCRAMClientGeneratorFunc = func() sarama.SCRAMClient { return &scram{hash: newSHA256} }
+		n.SCRAMClientGeneratorFunc = func() sarama.SCRAMClient { return &scramClient{hash: scram.SHA256} }
 	case "scram-sha-512":
 		n.Mechanism = sarama.SASLTypeSCRAMSHA512
-		n.SCRAMClientGeneratorFunc = func() sarama.SCRAMClient { return &scram{hash: newSHA512} }
+		n.SCRAMClientGeneratorFunc = func() sarama.SCRAMClient { return &scramClient{hash: scram.SHA512} }
 	}
 	return nil
 }
+
+// scramClient lets sarama log in with SCRAM (RFC 5802).
+type scramClient struct {
+	hash scram.HashGeneratorFcn
+	conv *scram.ClientConversation
+}
+
+// Begin implements sarama.SCRAMClient.
+func (c *scramClient) Begin(user, password, authzID string) error {
+	client, err := c.hash.NewClient(user, password, authzID)
+	if err != nil {
+		return fmt.Errorf("log in with SCRAM: %w", err)
+	}
+	c.conv = client.NewConversation()
+	return nil
+}
+
+// Step implements sarama.SCRAMClient.
+func (c *scramClient) Step(challenge string) (string, error) { return c.conv.Step(challenge) }
+
+// Done implements sarama.SCRAMClient.
+func (c *scramClient) Done() bool { return c.conv.Done() }

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kfake"
+
+	"github.com/waystation-iot/waystation/gateway"
 )
 
 // certificate writes a self-signed certificate and its key, which is its own
@@ -65,11 +67,11 @@ func TestTLS(t *testing.T) {
 		conf TLS
 		good bool
 	}{
-		"mutual":             {TLS{Enabled: true, CA: serverCert, Cert: clientCert, Key: clientKey}, true},
-		"server name":        {TLS{Enabled: true, CA: serverCert, Cert: clientCert, Key: clientKey, ServerName: "kafka.test"}, true},
-		"wrong server name":  {TLS{Enabled: true, CA: serverCert, Cert: clientCert, Key: clientKey, ServerName: "other"}, false},
-		"unknown authority":  {TLS{Enabled: true, Cert: clientCert, Key: clientKey}, false},
-		"no own certificate": {TLS{Enabled: true, CA: serverCert}, false},
+		"mutual":             {TLS{Enabled: true, TLS: gateway.TLS{CA: serverCert, Cert: clientCert, Key: clientKey}}, true},
+		"server name":        {TLS{Enabled: true, TLS: gateway.TLS{CA: serverCert, Cert: clientCert, Key: clientKey, ServerName: "kafka.test"}}, true},
+		"wrong server name":  {TLS{Enabled: true, TLS: gateway.TLS{CA: serverCert, Cert: clientCert, Key: clientKey, ServerName: "other"}}, false},
+		"unknown authority":  {TLS{Enabled: true, TLS: gateway.TLS{Cert: clientCert, Key: clientKey}}, false},
+		"no own certificate": {TLS{Enabled: true, TLS: gateway.TLS{CA: serverCert}}, false},
 		"not encrypted":      {TLS{}, false},
 	} {
 		t.Run(name, func(t *testing.T) {

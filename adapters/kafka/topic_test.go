@@ -180,3 +180,14 @@ func TestTopicCacheIsBounded(t *testing.T) {
 		t.Errorf("%d topics kept", n)
 	}
 }
+
+// A notice of the gateway must not hold up the data when nobody has made a
+// topic for it.
+func TestNoticeWithoutTopic(t *testing.T) {
+	r := newRig(t, 1, func(c *Config) { c.Topic = "{source}" })
+	b := &gateway.Batch{Generation: "00", Items: []gateway.Item{{Seq: 1, Record: gateway.Record{
+		Source: gateway.NoticeSource, Name: "queue-loss", Values: []gateway.Value{gateway.BoolValue("exact", true)}}}}}
+	if ref := r.deliver(b); ref == nil || len(ref) != 1 {
+		t.Fatal(ref)
+	}
+}
