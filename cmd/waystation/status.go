@@ -86,7 +86,13 @@ func status(args []string, out, errOut io.Writer) int {
 		if *watch {
 			_, _ = fmt.Fprint(out, "\x1b[H\x1b[2J")
 		}
-		code := showStatus(&s, err, *asJSON, out, errOut)
+		if err != nil {
+			_, _ = fmt.Fprintln(errOut, "waystation status:", err)
+		}
+		code := exitFound
+		if err == nil {
+			code = showStatus(&s, *asJSON, out)
+		}
 		if !*watch {
 			return code
 		}
@@ -98,11 +104,9 @@ func status(args []string, out, errOut io.Writer) int {
 	}
 }
 
-func showStatus(s *gateway.Status, err error, asJSON bool, out, errOut io.Writer) int {
-	if err != nil {
-		_, _ = fmt.Fprintln(errOut, "waystation status:", err)
-		return exitFound
-	}
+// showStatus writes the status and returns exitFound when something needs a person.
+func showStatus(s *gateway.Status, asJSON bool, out io.Writer) int {
+	var err error
 	if asJSON {
 		enc := json.NewEncoder(out)
 		enc.SetIndent("", "  ")

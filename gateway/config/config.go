@@ -45,7 +45,7 @@ type Gateway struct {
 // Buffer says where and how records wait.
 type Buffer struct {
 	Dir          string       `yaml:"dir" doc:"Directory of the queue. A relative path starts at the directory of this file."`
-	MaxBytes     gateway.Size `yaml:"max_bytes" doc:"Most that the queue may take on disk, at least 4MiB; beyond it the oldest records of the least urgent lane go first, counted and reported."`
+	MaxBytes     gateway.Size `yaml:"max_bytes" doc:"Most that the queue may take on disk, at least 16MiB; beyond it the oldest records of the least urgent lane go first, counted and reported."`
 	SegmentBytes gateway.Size `yaml:"segment_bytes" doc:"Size of one file of the queue, 64KiB to 128MiB. Made smaller when max_bytes leaves no room for several."`
 	Compression  string       `yaml:"compression" enum:"zstd,s2,none" doc:"How stored records are compressed: zstd is smallest, s2 faster."`
 }

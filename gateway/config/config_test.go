@@ -31,7 +31,7 @@ func fileRules() []rule {
 		{"loopback", "http: {listen: \"[::1]:80\"}\n" + okAll, "http: {listen: \"0.0.0.0:80\"}\n" + okAll, "reachable from other machines"},
 		{"loopback host", "http: {listen: \"localhost:80\"}\n" + okAll, "http: {listen: \":80\"}\n" + okAll, "reachable from other machines"},
 		{"listen port", "http: {listen: \"127.0.0.1:0\"}\n" + okAll, "http: {listen: \"127.0.0.1\"}\n" + okAll, "must be address and port"},
-		{"buffer size", "buffer: {max_bytes: 4MiB}\n" + okAll, "buffer: {max_bytes: 4MB}\n" + okAll, "buffer.max_bytes: must be at least 4MiB"},
+		{"buffer size", "buffer: {max_bytes: 16MiB}\n" + okAll, "buffer: {max_bytes: 16MB}\n" + okAll, "buffer.max_bytes: must be at least 16MiB"},
 		{"segment", "buffer: {segment_bytes: 128MiB}\n" + okAll, "buffer: {segment_bytes: 129MiB}\n" + okAll, "buffer.segment_bytes: must be 64KiB to 128MiB"},
 		{"buffer dir", "buffer: {dir: q}\n" + okAll, "buffer: {dir: \"\"}\n" + okAll, "buffer.dir: must not be empty"},
 		{"size form", "buffer: {max_bytes: 8GiB}\n" + okAll, "buffer: {max_bytes: 8 gigs}\n" + okAll, `must be a size such as 64MiB, not the text "8 gigs"`},

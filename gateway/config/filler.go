@@ -141,8 +141,8 @@ func (f *filler) checkBuffer(root *node) {
 	if b.Dir == "" {
 		f.check(root, "", &gateway.FieldError{Key: "buffer.dir", Msg: "must not be empty"})
 	}
-	if b.MaxBytes < 4<<20 {
-		f.check(root, "", &gateway.FieldError{Key: "buffer.max_bytes", Msg: "must be at least 4MiB"})
+	if b.MaxBytes < 16<<20 {
+		f.check(root, "", &gateway.FieldError{Key: "buffer.max_bytes", Msg: "must be at least 16MiB"})
 	}
 	if b.SegmentBytes < 64<<10 || b.SegmentBytes > 128<<20 {
 		f.check(root, "", &gateway.FieldError{Key: "buffer.segment_bytes", Msg: "must be 64KiB to 128MiB"})

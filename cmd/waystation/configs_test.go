@@ -1,0 +1,77 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/waystation-iot/waystation/adapters"
+	"github.com/waystation-iot/waystation/gateway/config"
+)
+
+// TestConfigs loads every configuration that is shipped with the real adapters.
+func TestConfigs(t *testing.T) {
+	var files []string
+	for _, pattern := range []string{"../../configs/*.yaml", "../../configs/demo/waystation.yaml"} {
+		found, err := filepath.Glob(pattern)
+		if err != nil || len(found) == 0 {
+			t.Fatalf("%s: %v, %v", pattern, found, err)
+		}
+		files = append(files, found...)
+	}
+	for _, f := range files {
+		if _, err := config.Load(f, adapters.All()); err != nil {
+			t.Errorf("%v", err)
+		}
+	}
+}
+
+// TestBadConfigs holds the sentence that each bad configuration must be
+// answered with: its first line says it.
+func TestBadConfigs(t *testing.T) {
+	files, err := filepath.Glob("../../configs/bad/*.yaml")
+	if err != nil || len(files) < 10 {
+		t.Fatalf("%v, %v", files, err)
+	}
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		first, _, _ := strings.Cut(string(text), "\n")
+		want, ok := strings.CutPrefix(first, "# expect: ")
+		if !ok {
+			t.Errorf("%s: the first line must be # expect: SENTENCE", f)
+			continue
+		}
+		if _, err := config.Load(f, adapters.All()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: want %q, got %v", f, want, err)
+		}
+	}
+}
+
+// TestGeneratedPages holds the generated files to the code: `make docs` writes them.
+func TestGeneratedPages(t *testing.T) {
+	for path, args := range map[string][]string{
+		"../../docs/configuration.md":           {"--markdown"},
+		"../../configs/waystation.example.yaml": {"--example"},
+		"../../configs/waystation.schema.json":  {"--json"},
+	} {
+		var out, errOut bytes.Buffer
+		if code := describe(args, &out, &errOut, adapters.All()); code != exitGood {
+			t.Fatalf("describe %v: exit %d: %s", args, code, errOut.String())
+		}
+		have, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(have, out.Bytes()) {
+			t.Errorf("%s is stale: run make docs", path)
+		}
+	}
+	if err := config.CheckDocs(adapters.All()); err != nil {
+		t.Error(err)
+	}
+}
