@@ -145,7 +145,11 @@ func loadOne(addr string, c int, l loadShare) error {
 		return err
 	}
 	var payload []byte
-	for i := c; i < l.n; i += l.connections {
+	for i := range l.n {
+		device := i % l.devices
+		if device%l.connections != c { // a device stays on one connection
+			continue
+		}
 		if l.rate > 0 {
 			due := l.start.Add(time.Duration(float64(i) / float64(l.rate) * float64(time.Second)))
 			if d := time.Until(due); d > 0 {
@@ -155,7 +159,6 @@ func loadOne(addr string, c int, l loadShare) error {
 				time.Sleep(d) // the load generator's clock, not a wait for a condition
 			}
 		}
-		device := i % l.devices // n and devices are multiples of connections: a device stays on one
 		payload = telemetry(payload, device, int64(i/l.devices)+1)
 		if err := p.publish(fmt.Sprintf("plant/line%d/dev-%03d/t", device%4, device), payload); err != nil {
 			return err
