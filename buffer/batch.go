@@ -1,6 +1,9 @@
 package buffer
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"iter"
+)
 
 // Batch is records framed for one Append: each as an unsigned varint of its
 // length and its bytes. Reset lets it be filled again once done was called.
@@ -30,6 +33,16 @@ func (b *Batch) Reset() {
 		b.buf = nil
 	}
 	b.buf, b.n, b.largest = b.buf[:0], 0, 0
+}
+
+// Records yields the records in the order they were added. They point into
+// the batch.
+func (b *Batch) Records() iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		for rec, rest, ok := nextFramed(b.buf); ok && yield(rec); {
+			rec, rest, ok = nextFramed(rest)
+		}
+	}
 }
 
 // nextFramed cuts the first record off framed bytes.

@@ -141,17 +141,11 @@ func blockTime(p []byte) time.Time { return fromMilli(int64(binary.BigEndian.Uin
 // raw is the appended part.
 func (k *coder) decode(dst, p []byte) ([]byte, block, error) {
 	var b block
-	if len(p) < blockHeader || string(p[:2]) != blockMagic {
-		return dst, b, fmt.Errorf("%w: no header", errDamaged)
+	if err := k.check(p); err != nil {
+		return dst, b, err
 	}
 	be := binary.BigEndian
 	body := p[blockHeader:]
-	if crc32.Update(crc32.Checksum(p[:32], k.crc), k.crc, body) != be.Uint32(p[32:]) {
-		return dst, b, fmt.Errorf("%w: checksum differs", errDamaged)
-	}
-	if p[2] != blockVersion {
-		return dst, b, fmt.Errorf("%w: block version %d", ErrNewerFormat, p[2])
-	}
 	b.first, b.count, b.when = be.Uint64(p[8:]), int(be.Uint32(p[4:])), int64(be.Uint64(p[16:]))
 	rawLen := int(be.Uint32(p[24:]))
 	if int(be.Uint32(p[28:])) != len(body) || rawLen > maxRawBlock || rawLen < 0 {

@@ -1,17 +1,16 @@
 package buffer
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"os"
+	"slices"
 
 	bolt "go.etcd.io/bbolt"
 )
 
 // Bounds of one commit.
 const (
-	commitBytes  = 4 << 20   // framed bytes taken into one round
+	commitBytes  = 4 << 20   // framed bytes taken into one round, at most
 	batchRecords = 64 << 10  // records of one batch, and after which a round takes no further batch
 	blockBytes   = 128 << 10 // framed bytes after which a block is closed
 	blockRecords = 2048      // records after which a block is closed
@@ -19,12 +18,14 @@ const (
 
 // committer is the state of the one goroutine that writes.
 type committer struct {
-	reqs    []request // of this round
-	results []error   // per lane
-	raw     []byte    // framed records of the block being built
-	enc     []byte    // encoded blocks of a transaction
-	blocks  []encoded // their places in enc
-	doom    [][]byte  // keys to delete
+	roundBytes int       // framed bytes taken into one round
+	reqs       []request // of this round
+	again      bool      // the round is tried again, in the lanes that failed
+	results    []result  // per lane
+	raw        []byte    // framed records of the block being built
+	enc        []byte    // encoded blocks of a transaction
+	blocks     []encoded // their places in enc
+	doom       []byte    // keys to delete, keyBytes each
 }
 
 // encoded is one block in committer.enc.
@@ -44,49 +45,47 @@ func (l *Log) run() {
 		case <-l.wake:
 			l.round(false)
 		case <-l.quit:
-			for l.round(true) {
+			for l.round(true) || !l.last() {
 			}
 			return
 		}
 	}
 }
 
-// round commits what waits, up to commitBytes, and answers it in order. It
+// last reports whether nothing is pending, and if so that nothing will be.
+func (l *Log) last() bool {
+	l.pendMu.Lock()
+	defer l.pendMu.Unlock()
+	l.ended = len(l.pending) == 0
+	return l.ended
+}
+
+// round commits what waits, up to roundBytes, and answers it in order. It
 // reports whether more is waiting.
 func (l *Log) round(closing bool) bool {
 	more := l.take()
-	l.saveDue.Store(l.saveDue.Load() || closing)
-	save := l.saveDue.Swap(false)
-	l.c.results = l.c.results[:0]
-	var firstErr error
-	wrote := false
-	for i, ln := range l.lanes {
-		n, force := 0, save
-		for _, r := range l.c.reqs {
-			if r.batch == nil {
-				force = true
-			} else if r.lane == i && r.err == nil {
-				n += r.batch.n
-			}
-		}
-		err := l.commitLane(i, n, force)
-		l.c.results = append(l.c.results, err)
-		if err != nil {
-			firstErr = errors.Join(firstErr, fmt.Errorf("lane %s: %w", ln.name, err))
-		}
-		wrote = wrote || n > 0
+	save := l.saveDue.Swap(false) || closing
+	for i := range l.c.reqs {
+		l.prepare(&l.c.reqs[i])
 	}
-	if wrote || firstErr != nil {
-		l.fail(firstErr)
+	wrote, err := l.commitLanes(save)
+	if isFull(err) && l.relieve() {
+		wrote, err = l.commitLanes(save)
+	}
+	if wrote && err == nil || err != nil && !errors.Is(err, ErrRecordTooLarge) {
+		l.fail(err)
+	}
+	if err != nil && !closing {
+		l.arm() // tries to write the cursors again, also when nobody appends
 	}
 	for _, r := range l.c.reqs {
 		switch {
 		case r.err != nil:
 			r.done(r.err)
 		case r.batch == nil:
-			r.done(firstErr)
+			r.done(err)
 		default:
-			r.done(l.c.results[r.lane])
+			r.done(l.c.results[r.lane].err)
 		}
 	}
 	clear(l.c.reqs)
@@ -97,13 +96,71 @@ func (l *Log) round(closing bool) bool {
 	return more
 }
 
-// take moves pending requests of up to commitBytes into the round.
+// prepare does what a request asks for besides a commit.
+func (l *Log) prepare(r *request) {
+	switch {
+	case r.broken != nil:
+		ln := l.lanes[r.lane]
+		ln.mu.Lock()
+		_, end := ln.segmentFor(r.broken.first)
+		known := slices.Contains(ln.segs, r.broken)
+		if ln.active == r.broken {
+			ln.active = nil
+		}
+		ln.mu.Unlock()
+		if known { // else another reader was first
+			l.setAside(ln, r.broken, end, r.err)
+		}
+	case r.keep != nil:
+		*r.gone = l.forget(r.keep)
+	}
+}
+
+// result is what a round did in one lane.
+type result struct {
+	err   error
+	wrote bool
+}
+
+// commitLanes commits the round in every lane that has not been in an earlier try.
+func (l *Log) commitLanes(save bool) (wrote bool, err error) {
+	if len(l.c.results) != len(l.lanes) {
+		l.c.results = make([]result, len(l.lanes))
+	}
+	for i, ln := range l.lanes {
+		n, force := 0, save
+		for _, r := range l.c.reqs {
+			if r.batch == nil {
+				force = true
+			} else if r.lane == i && r.err == nil {
+				n += r.batch.n
+			}
+		}
+		res := l.c.results[i]
+		if !l.c.again || res.err != nil {
+			res.wrote, res.err = l.commitLane(i, n, force)
+			l.c.results[i] = res
+		}
+		if res.err != nil {
+			err = errors.Join(err, fmt.Errorf("lane %s: %w", ln.name, res.err))
+		}
+		wrote = wrote || res.wrote
+	}
+	l.c.again = isFull(err)
+	return wrote, err
+}
+
+// take moves pending requests of up to roundBytes into the round.
 func (l *Log) take() (more bool) {
 	l.pendMu.Lock()
 	defer l.pendMu.Unlock()
+	l.c.again = false
 	size, records, n := 0, 0, 0
-	for n < len(l.pending) && (n == 0 || size < commitBytes && records < batchRecords) {
-		if b := l.pending[n].batch; b != nil {
+	for _, r := range l.pending {
+		if b := r.batch; b != nil {
+			if n > 0 && (size+len(b.buf) > l.c.roundBytes || records >= batchRecords) {
+				break // a batch beyond roundBytes gets a round of its own
+			}
 			size += len(b.buf)
 			records += b.n
 		}
@@ -118,36 +175,45 @@ func (l *Log) take() (more bool) {
 
 // commitLane writes the round's n records of a lane, and the cursors with
 // them; without records it writes the cursors when force is set and they
-// changed.
-func (l *Log) commitLane(num, n int, force bool) error {
+// changed. It reports whether it wrote.
+func (l *Log) commitLane(num, n int, force bool) (bool, error) {
 	ln := l.lanes[num]
 	cursors, changed := l.cursorsOf(num)
-	journal, lossy := ln.losses()
-	if n == 0 && (!force || !(changed || lossy)) {
-		return nil
+	if n == 0 && !(force && changed) {
+		return false, nil
 	}
 	end, payload, err := l.encodeLane(num)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if err := l.makeRoom(int64(len(l.c.enc))); err != nil {
-		return err
+		return false, err
 	}
-	if err := l.ensureActive(ln, cursors, journal); err != nil {
-		return err
+	if err := l.ensureActive(ln, cursors); err != nil {
+		return false, err
 	}
-	err = guard(func() error {
-		return ln.active.db.Update(func(tx *bolt.Tx) error { return l.write(ln, tx, cursors, journal) })
-	})
+	released := l.announce(ln, cursors)
+	err = l.inject("commit", ln.active.path)
+	if err == nil {
+		err = guard(func() error {
+			return ln.active.db.Update(func(tx *bolt.Tx) error { return l.write(ln, tx, cursors, released) })
+		})
+	}
+	if err == nil {
+		err = l.inject("sync", ln.active.path)
+	}
 	if err != nil {
-		return l.commitFailed(ln, err)
+		return false, l.commitFailed(ln, err)
 	}
 	l.committed(ln, num, end, cursors)
 	l.counts.commits.Add(1)
 	l.counts.records.Add(int64(n))
 	l.counts.payload.Add(int64(payload))
 	l.counts.stored.Add(int64(len(l.c.enc)))
-	return nil
+	if cap(l.c.enc) > 8<<20 { // after one huge record
+		l.c.enc, l.c.raw = nil, nil
+	}
+	return true, nil
 }
 
 // encodeLane builds the blocks for the round's records of a lane and returns
@@ -192,160 +258,6 @@ func (l *Log) encodeLane(num int) (end uint64, payload int, err error) {
 			count++
 		}
 	}
-	return end, payload, flush()
-}
-
-// ensureActive makes a new segment when there is none to write to or the
-// active one is full. The old one is closed; readers open it read-only.
-func (l *Log) ensureActive(ln *lane, cursors map[string]position, journal []Loss) error {
-	if ln.active != nil && ln.active.size.Load() < l.o.SegmentBytes &&
-		ln.next-ln.active.first < maxSegmentRecords-2*batchRecords {
-		return nil
-	}
-	m := &meta{generation: l.generation, first: ln.next, cursors: cursors, journal: journal}
-	if err := os.MkdirAll(ln.dir, 0o700); err != nil {
-		return wrapSpace("make lane directory", err)
-	}
-	ln.mu.RLock()
-	last := len(ln.segs) - 1
-	replaced := last >= 0 && ln.segs[last].first == ln.next
-	ln.mu.RUnlock()
-	if replaced { // an empty segment of an earlier run gives way; close it before its file goes
-		_ = ln.segs[last].close()
-	}
-	s, err := createSegment(ln.dir, l.o.SegmentBytes, m)
-	if err != nil {
-		return wrapSpace("begin segment", err)
-	}
-	ln.mu.Lock()
-	if replaced {
-		ln.segs = ln.segs[:last]
-	}
-	ln.segs = append(ln.segs, s)
-	old := ln.active
-	ln.active = s
-	ln.mu.Unlock()
-	if old != nil {
-		_ = old.close()
-	}
-	return nil
-}
-
-// write stores the round's blocks, the cursors and the journal, and gives back
-// pages of records that every cursor has released while the lane is one
-// segment short.
-func (l *Log) write(ln *lane, tx *bolt.Tx, cursors map[string]position, journal []Loss) error {
-	b, m := tx.Bucket([]byte(bucketBlocks)), tx.Bucket([]byte(bucketMeta))
-	b.FillPercent = 1 // keys only ascend
-	for _, e := range l.c.blocks {
-		if err := putPieces(b, e.first, l.c.enc[e.from:e.to]); err != nil {
-			return err
-		}
-	}
-	for name, p := range cursors {
-		if old, ok := ln.onDisk[name]; !ok || old != p {
-			if err := m.Put([]byte(cursorPrefix+name), encodePosition(p)); err != nil {
-				return err
-			}
-		}
-	}
-	if err := forgetCursors(m, cursors); err != nil {
-		return err
-	}
-	if err := m.Put([]byte(keyJournal), encodeJournal(journal)); err != nil {
-		return err
-	}
-	if ln.segments() == 1 && len(l.c.blocks) > 0 && len(cursors) > 0 {
-		return l.recycle(b, lowest(cursors))
-	}
-	return nil
-}
-
-// forgetCursors deletes the stored cursors that are not among cursors.
-func forgetCursors(m *bolt.Bucket, cursors map[string]position) error {
-	c := m.Cursor()
-	for k, _ := c.Seek([]byte(cursorPrefix)); bytes.HasPrefix(k, []byte(cursorPrefix)); k, _ = c.Next() {
-		if _, ok := cursors[string(k[len(cursorPrefix):])]; !ok {
-			return m.Delete(bytes.Clone(k)) // the others go with later commits
-		}
-	}
-	return nil
-}
-
-// recycle deletes the pieces of blocks that lie wholly below seq, about twice
-// as many as the transaction adds, so that their pages are used again.
-func (l *Log) recycle(b *bolt.Bucket, below uint64) error {
-	budget := 16 + 2*(len(l.c.enc)/pieceBytes+len(l.c.blocks))
-	l.c.doom = l.c.doom[:0]
-	c := b.Cursor()
-	for k, v := c.First(); k != nil; k, v = c.Next() {
-		_, piece, ok := splitKey(k)
-		if !ok {
-			return fmt.Errorf("%w: key of %d bytes", errDamaged, len(k))
-		}
-		if piece == 0 { // blocks go whole
-			if _, end, ok := blockEnd(v); !ok || end > below || len(l.c.doom) >= budget {
-				break
-			}
-		}
-		l.c.doom = append(l.c.doom, bytes.Clone(k))
-	}
-	for _, k := range l.c.doom {
-		if err := b.Delete(k); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// committed makes the committed records visible to readers.
-func (l *Log) committed(ln *lane, num int, end uint64, cursors map[string]position) {
-	ln.active.updateSize()
-	ln.mu.Lock()
-	ln.next = end
-	ln.onDisk = cursors
-	ln.lossy = false
-	ln.mu.Unlock()
-	l.saved(num, cursors)
-	if len(l.c.blocks) > 0 {
-		l.notifyAll()
-	}
-}
-
-// commitFailed decides what a failed commit means. A full or read-only disk
-// fails before the meta page is written: the segment is as it was. After
-// anything else, or when the records are visible all the same, the outcome is
-// unknown: the segment is closed and what can be read back counts as queued.
-func (l *Log) commitFailed(ln *lane, cause error) error {
-	end, ok := ln.next, false
-	err := ln.active.view(func(tx *bolt.Tx) (err error) {
-		end, ok, err = lastEnd(tx)
-		return err
-	})
-	if known := classify(cause); known != nil && err == nil && (!ok || end <= ln.next) {
-		return wrapSpace("commit", cause)
-	}
-	_ = ln.active.close()
-	if err := ln.active.view(func(tx *bolt.Tx) (err error) {
-		end, ok, err = lastEnd(tx)
-		return err
-	}); err != nil {
-		end, ok = strideAfter(ln.active.first), true
-	}
-	ln.mu.Lock()
-	if ok && end > ln.next {
-		ln.next = end
-	}
-	ln.active = nil
-	ln.mu.Unlock()
-	l.notifyAll()
-	return fmt.Errorf("commit with unknown outcome, going on in a new segment: %w", cause)
-}
-
-// wrapSpace adds ErrFull or ErrReadOnly to err when that is its cause.
-func wrapSpace(what string, err error) error {
-	if known := classify(err); known != nil && !errors.Is(err, known) {
-		return fmt.Errorf("%s: %w: %w", what, known, err)
-	}
-	return fmt.Errorf("%s: %w", what, err)
+	err = flush()
+	return end, payload, err
 }

@@ -3,7 +3,9 @@ package buffer
 import (
 	"context"
 	"fmt"
+	"maps"
 	"regexp"
+	"slices"
 	"sync"
 )
 
@@ -47,6 +49,10 @@ func (l *Log) Cursor(name string) (*Cursor, error) {
 		p, ok := ln.onDisk[name]
 		if !ok {
 			p = position{next: ln.first, from: ln.first}
+			if ln.begin != 0 { // it may have been there: report what was lost
+				p = position{next: min(ln.begin, ln.first), from: min(ln.begin, ln.first)}
+			}
+			l.arm()
 		}
 		p.next = min(p.next, ln.next)
 		ln.mu.RUnlock()
@@ -71,6 +77,14 @@ func (c *Cursor) signal() {
 // reaches the disk with the next append, or after Options.CursorDelay, or by
 // Sync. Releasing backwards has no effect.
 func (c *Cursor) Release(lane int, next uint64, r Released) {
+	ln := c.l.lanes[lane]
+	ln.mu.RLock()
+	end := ln.next
+	ln.mu.RUnlock()
+	if next > end { // what does not exist cannot be released: the counts shrink with it
+		r.Sent -= min(r.Sent, next-end)
+		next = end
+	}
 	c.mu.Lock()
 	cl := &c.lanes[lane]
 	if next > cl.pos.next {
@@ -81,9 +95,7 @@ func (c *Cursor) Release(lane int, next uint64, r Released) {
 		cl.read = max(cl.read, next)
 	}
 	c.mu.Unlock()
-	if !c.l.armed.Swap(true) {
-		c.l.timer.Reset(c.l.o.CursorDelay)
-	}
+	c.l.arm()
 }
 
 // Rewind makes Read begin again after what was released.
@@ -102,6 +114,11 @@ func (c *Cursor) Sync(ctx context.Context) error {
 		dirty = dirty || c.lanes[i].pos != c.lanes[i].saved
 	}
 	c.mu.Unlock()
+	for _, ln := range c.l.lanes {
+		ln.mu.RLock()
+		dirty = dirty || ln.stale
+		ln.mu.RUnlock()
+	}
 	if !dirty {
 		return nil
 	}
@@ -115,12 +132,12 @@ func (c *Cursor) Sync(ctx context.Context) error {
 	}
 }
 
-// cursorsOf returns the released positions in a lane and whether they differ
-// from what is on disk.
+// cursorsOf returns the released positions in a lane and whether they must be
+// written: they differ from what is on disk, or what is on disk is stale.
 func (l *Log) cursorsOf(num int) (map[string]position, bool) {
 	ln := l.lanes[num]
 	ln.mu.RLock()
-	onDisk := ln.onDisk
+	onDisk, changed, empty := ln.onDisk, ln.stale, len(ln.segs) == 0
 	ln.mu.RUnlock()
 	l.curMu.RLock()
 	defer l.curMu.RUnlock()
@@ -128,13 +145,13 @@ func (l *Log) cursorsOf(num int) (map[string]position, bool) {
 	for name, p := range onDisk { // cursors nobody has opened yet are kept
 		out[name] = p
 	}
-	changed := false
 	for name, c := range l.cursors {
 		c.mu.Lock()
 		p := c.lanes[num].pos
 		c.mu.Unlock()
 		if old, ok := onDisk[name]; !ok || old != p {
-			changed = changed || ok || p != position{next: p.next, from: p.from}
+			// A new cursor is worth a commit once there is something to read.
+			changed = changed || ok || !empty || p != position{next: p.next, from: p.from}
 			out[name] = p
 		}
 	}
@@ -156,30 +173,45 @@ func (l *Log) saved(num int, cursors map[string]position) {
 
 // Forget drops every cursor that is not in keep and returns their names: a
 // cursor that nobody reads would hold its records until the budget evicts them.
+// A dropped Cursor must not be used any more. Forget must not be called by a
+// done function.
 func (l *Log) Forget(keep []string) []string {
 	kept := map[string]bool{}
 	for _, k := range keep {
 		kept[k] = true
 	}
+	var names []string
+	done := make(chan struct{})
+	l.submit(request{keep: kept, gone: &names, done: func(error) { close(done) }})
+	<-done
+	return names
+}
+
+// forget drops the cursors that are not in keep. It runs on the committer.
+func (l *Log) forget(keep map[string]bool) []string {
 	gone := map[string]bool{}
+	l.curMu.Lock()
+	for name := range l.cursors {
+		if !keep[name] {
+			gone[name] = true
+			delete(l.cursors, name)
+		}
+	}
+	l.curMu.Unlock()
 	for _, ln := range l.lanes {
 		ln.mu.Lock()
 		next := map[string]position{}
 		for name, p := range ln.onDisk {
-			if kept[name] {
+			if keep[name] {
 				next[name] = p
 			} else {
-				gone[name] = true
+				gone[name], ln.stale = true, true
 			}
 		}
 		ln.onDisk = next
 		ln.mu.Unlock()
 	}
-	names := make([]string, 0, len(gone))
-	for name := range gone {
-		names = append(names, name)
-	}
-	return names
+	return slices.Sorted(maps.Keys(gone))
 }
 
 // releasedOnDisk returns the lowest seq of a lane that some cursor, on disk,
@@ -187,8 +219,11 @@ func (l *Log) Forget(keep []string) []string {
 func (l *Log) releasedOnDisk(num int) uint64 {
 	ln := l.lanes[num]
 	ln.mu.RLock()
-	onDisk := ln.onDisk
+	onDisk, stale := ln.onDisk, ln.stale
 	ln.mu.RUnlock()
+	if stale { // the cursors went with a segment: nothing is sure until they are written
+		return 0
+	}
 	low := lowest(onDisk)
 	l.curMu.RLock()
 	defer l.curMu.RUnlock()

@@ -5,16 +5,19 @@
 // # On disk
 //
 //	DIR/lock                      held by the process that has the queue open
+//	DIR/reserve                   bytes to delete when the disk is full
 //	DIR/<lane>/<first seq>.seg    a segment: one bbolt file, the newest is the only one written
-//	DIR/<lane>/<first seq>.seg.bad  a segment that could not be read, kept for salvage
-//	DIR/<lane>/new.tmp            a segment being made; removed at start
+//	DIR/<lane>/<first seq>.seg.bad  a damaged segment, kept until the budget needs its space
+//	DIR/<lane>/new.tmp            a segment being made; removed when the next one is
 //
 // A segment has two buckets. "b" holds blocks: many records framed, compressed
 // and checksummed together, cut into pieces of 480 bytes under the key
 // (first seq, piece number). "m" holds the format version, the generation of
-// the queue, the segment's first seq, every cursor, and the journal of losses.
-// The newest segment of a lane is never deleted, so that the next seq and the
-// cursors survive a queue that was drained and closed.
+// the queue, the segment's first seq, the next seq, every cursor, and the
+// journal of losses, each value with a checksum of its own: bbolt checks
+// nothing but its meta pages. The newest segment of a lane is never deleted
+// before another one is there, so that the next seq and the cursors survive a
+// queue that was drained and closed.
 //
 // # The crash argument
 //
@@ -23,18 +26,22 @@
 //  1. A commit is one bbolt transaction: data pages, sync, meta page, sync. A
 //     cut before the second sync leaves the meta page of the commit before:
 //     the records are not there and nobody was told they are, because done is
-//     called after the second sync. A cut after it leaves all of them.
+//     called after the second sync. A cut after it leaves all of them. bbolt
+//     shows the commit to readers before the second sync: a Read stops at the
+//     seq up to which commits have returned, so that nothing is forwarded that
+//     a cut takes back and whose seq is then given again.
 //  2. A new segment is written whole under another name, synced, renamed over
 //     its final name, and the directory is synced before the first append into
-//     it is acknowledged. A cut leaves either no new segment or a complete one.
-//     It carries copies of all cursors, so that the newest segment alone tells
-//     the state of its lane.
-//  3. The next seq is the end of the last block in the newest segment. Pages
-//     are overwritten only after their blocks were released by every cursor.
+//     it is acknowledged, as is the directory above when it was made. A cut
+//     leaves either no new segment or a complete one. It carries copies of all
+//     cursors, so that the newest segment alone tells the state of its lane.
+//  3. The next seq is written by every commit. Pages are overwritten only after
+//     their blocks were released by every cursor.
 //  4. A cursor on disk may be older than what was released, never newer than
 //     what the far side confirmed: a cut repeats records, it loses none.
-//  5. A segment's file is deleted only when the cursors on disk are past it (on
-//     a full disk, where they cannot be written: the cursors in memory).
+//  5. A segment's file is deleted only when the cursors on disk are past it. On
+//     a full disk the reserve gives the space for a new segment that carries
+//     the cursors; when even that fails, the cursors in memory decide.
 //  6. The budget deletes segments that were not released. The loss is written
 //     to the journal by the next commit; if the cut comes first, a reader
 //     still finds the hole (its cursor is below the first record that exists)
@@ -43,8 +50,20 @@
 //     unknown (the meta page may have been written though its sync failed).
 //     Nothing is acknowledged, the segment is closed and read back, and what
 //     is found in it counts as queued: a record may be stored twice, never
-//     acknowledged and lost. Writing goes on in a new segment.
-//  8. When the newest segment cannot be read, the end of its records is not
-//     known. The lane goes on 2^20 seqs after the segment's first, more than
-//     one ever holds, so that no seq is given twice; readers report the hole.
+//     acknowledged and lost. Writing goes on in a new segment, and what the
+//     old one shows from that segment's first seq on is not read.
+//
+// And after damage:
+//
+//  8. A segment that cannot be read is rebuilt from the blocks that its pages
+//     still hold; what is missing is a loss, and the damaged file is kept. It
+//     is set aside whole when nothing is left of it or there is no space.
+//  9. When the newest segment does not tell the next seq the lane goes on 2^20
+//     seqs after the segment's first, more than one ever holds; when one of
+//     its two meta pages is not valid (bbolt may then show the commit before
+//     the last), as many seqs later as a commit has at most. No seq is given
+//     twice; readers report the hole, and that its count is not exact.
+//  10. A cursor that fails its checksum begins again at the oldest record:
+//     repeated, not lost. One that went with the only segment of its lane is
+//     told of everything since that segment's first seq.
 package buffer

@@ -1,6 +1,7 @@
 package buffer
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -22,20 +23,33 @@ type lane struct {
 	first       uint64              // oldest seq that can be read; next when there is none
 	next        uint64              // seq of the next record
 	journal     []Loss              // what can no longer be read, newest last
-	lossy       bool                // journal differs from what is on disk
-	onDisk      map[string]position // cursors as the newest segment has them; replaced, never changed
-	retire      bool                // a reader found the active segment damaged
+	begin       uint64              // where a cursor that is not on disk begins when cursors were lost with a segment; else 0
+	stale       bool                // the journal or the cursors on disk are behind journal and onDisk
+	onDisk      map[string]position // cursors as last written; replaced, never changed
 	quarantined int64               // segments set aside in this run
+	bad         []badFile           // segments set aside, oldest first
 
 	recentMu sync.Mutex // guards recent; taken after mu
 	recent   []*segment // old segments opened by readers, used last at the end
 
-	active *segment // the committer's: the segment being written; nil until the first append of this run
+	running bool     // the lane is open: the committer knows more than the disk
+	active  *segment // the committer's: the segment being written; nil until the first append of this run
+}
+
+// badFile is a segment that was set aside, kept until its space is needed.
+type badFile struct {
+	path  string
+	first uint64
+	size  int64
 }
 
 // firstSeq is the seq of the first record of a new queue. It is 1, so that 0
 // can mean "none".
 const firstSeq = 1
+
+// maxCommitRecords is how many records of a lane a commit adds at most: a full
+// round and one more batch.
+const maxCommitRecords = 2 * batchRecords
 
 // maxSegmentRecords bounds the seqs of a segment. After a newest segment that
 // cannot be read, the lane goes on so many seqs later, so that none is ever
@@ -46,7 +60,7 @@ const maxSegmentRecords = 1 << 20
 // segments that it must set aside, and needs no space.
 func (l *Log) openLane(name string) (*lane, error) {
 	ln := &lane{name: name, dir: filepath.Join(l.o.Dir, name), first: firstSeq, next: firstSeq, onDisk: map[string]position{}}
-	if err := os.MkdirAll(ln.dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+	if err := makeDir(ln.dir); err != nil {
 		if _, statErr := os.Stat(ln.dir); statErr == nil || classify(err) == nil {
 			return nil, fmt.Errorf("open queue %s: %w", ln.dir, err)
 		}
@@ -56,58 +70,66 @@ func (l *Log) openLane(name string) (*lane, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open queue %s: %w", ln.dir, err)
 	}
-	var lastBad uint64
 	for _, e := range entries {
 		first, bad, ok := parseSegmentName(e.Name())
-		if bad {
-			lastBad = max(lastBad, first)
-		}
-		if !ok || bad {
+		if !ok {
 			continue
 		}
 		s := &segment{path: filepath.Join(ln.dir, e.Name()), first: first, bytes: l.o.SegmentBytes}
 		s.updateSize()
+		if bad {
+			ln.bad = append(ln.bad, badFile{path: s.path, first: first, size: s.size.Load()})
+			continue
+		}
 		ln.segs = append(ln.segs, s)
 	}
-	sort.Slice(ln.segs, func(i, j int) bool { return ln.segs[i].first < ln.segs[j].first })
+	// ReadDir sorts by name, and names sort by first seq.
 	if err := l.recoverLane(ln); err != nil {
+		for _, s := range ln.segs {
+			s.end(ErrClosed)
+		}
 		return nil, err
 	}
-	if lastBad >= ln.next { // what it held is not known: never give those seqs again
-		ln.next = strideAfter(lastBad)
-		if len(ln.segs) == 0 {
-			ln.first = ln.next
-		}
-	}
+	ln.running = true
 	return ln, nil
 }
 
 // strideAfter is where a lane goes on after a newest segment beginning at
-// first that cannot be read.
+// first whose end cannot be read.
 func strideAfter(first uint64) uint64 { return first + maxSegmentRecords }
 
 // recoverLane finds the cursors and the next seq in the newest readable segment.
 func (l *Log) recoverLane(ln *lane) error {
-	for i := len(ln.segs) - 1; i >= 0; i-- {
-		s := ln.segs[i]
-		newest := i == len(ln.segs)-1
-		err := s.view(func(tx *bolt.Tx) error { return l.adopt(ln, tx, newest) })
+	var oldest uint64 // of what is set aside
+	for len(ln.segs) > 0 {
+		s := ln.segs[len(ln.segs)-1]
+		err := s.view(func(tx *bolt.Tx) error { return l.adopt(ln, s, tx) })
 		if err == nil {
 			break
 		}
-		if errors.Is(err, ErrNewerFormat) || errors.Is(err, os.ErrPermission) {
+		if !isDamage(err) {
 			return fmt.Errorf("open queue: %s: %w", s.path, err)
 		}
 		end := strideAfter(s.first)
-		if !newest {
-			end = ln.segs[i+1].first
-		} else {
-			ln.next = max(ln.next, end)
+		if oldest != 0 { // a newer one was set aside before
+			end = oldest
 		}
 		l.setAside(ln, s, end, err)
+		if n := len(ln.segs); n > 0 && ln.segs[n-1].first == s.first {
+			continue // rebuilt: read it
+		}
+		ln.next, oldest = max(ln.next, end), s.first
+		if len(ln.segs) == 0 {
+			ln.first = ln.next
+		}
+	}
+	if n := len(ln.bad); n > 0 && ln.bad[n-1].first >= ln.next { // set aside in an earlier run, and nothing written since
+		last := ln.bad[n-1].first
+		ln.next, oldest, ln.stale = strideAfter(last), last, true
+		ln.journal = addLoss(ln.journal, Loss{First: last, Last: ln.next - 1, Reason: ReasonQuarantined})
 	}
 	if len(ln.segs) == 0 {
-		ln.first = ln.next
+		ln.first, ln.begin = ln.next, oldest
 		return nil
 	}
 	ln.first = ln.segs[0].first
@@ -123,22 +145,34 @@ func (l *Log) recoverLane(ln *lane) error {
 	return nil
 }
 
-// adopt takes the state of a lane from a segment.
-func (l *Log) adopt(ln *lane, tx *bolt.Tx, newest bool) error {
+// adopt takes the state of a lane from its newest readable segment.
+func (l *Log) adopt(ln *lane, s *segment, tx *bolt.Tx) error {
 	m, err := readMeta(tx)
 	if err != nil {
 		return err
 	}
-	end, ok, err := lastEnd(tx)
-	if err != nil {
+	if m.first != 0 && m.first != s.first {
+		return fmt.Errorf("%w: segment of seq %d", errDamaged, m.first)
+	}
+	if err := l.coder.checkLast(tx); err != nil { // a newer version wrote it
 		return err
 	}
-	if !ok {
-		end = m.first
+	end, torn := m.next, hasTornMeta(s.path)
+	switch {
+	case end < s.first || end > strideAfter(s.first):
+		end = strideAfter(s.first)
+	case torn: // bbolt may show the commit before the last one
+		end = min(end+maxCommitRecords, strideAfter(s.first))
 	}
-	if newest || ln.next < end {
-		ln.next = max(ln.next, end)
+	if torn {
+		m.damaged = append(m.damaged, "one of two meta pages")
 	}
+	if len(m.damaged) > 0 {
+		l.o.Log.Error("state of the queue is damaged in part: a cursor named here begins again at the oldest record",
+			"segment", s.path, "damaged", m.damaged)
+		ln.stale = true
+	}
+	ln.next = max(ln.next, end)
 	ln.onDisk, ln.journal = m.cursors, append(m.journal, ln.journal...)
 	if l.generation == (Generation{}) {
 		l.generation = m.generation
@@ -146,22 +180,43 @@ func (l *Log) adopt(ln *lane, tx *bolt.Tx, newest bool) error {
 	return nil
 }
 
-// setAside renames a segment that cannot be read, takes it out of the lane and
-// notes the loss of its records up to end-1. ln.mu is held, or the lane is not
-// in use yet.
+// setAside rebuilds a segment that cannot be read from what is left of it, or
+// else renames it, takes it out of the lane and notes the loss of its records
+// up to end-1. It runs on the committer, or
+// while the lane is opened.
 func (l *Log) setAside(ln *lane, s *segment, end uint64, cause error) {
-	_ = s.close()
+	newest := len(ln.segs) > 0 && ln.segs[len(ln.segs)-1] == s
+	if !s.rebuilt {
+		_ = s.close()
+		err := l.rebuild(ln, s, newest)
+		if err == nil {
+			return
+		}
+		cause = errors.Join(cause, err)
+	}
+	s.end(errMoved)
 	bad := s.path + ".bad"
 	if err := os.Rename(s.path, bad); err != nil {
 		l.o.Log.Error("set damaged segment aside", "segment", s.path, "error", err)
 	}
-	ln.segs = slices.DeleteFunc(ln.segs, func(x *segment) bool { return x == s })
-	ln.quarantined++
 	l.o.Log.Error("queue segment cannot be read and is set aside; the rest goes on",
 		"segment", bad, "lane", ln.name, "first_seq", s.first, "error", cause)
+	ln.mu.Lock()
+	defer ln.mu.Unlock()
+	ln.stale = ln.stale || newest // the cursors went with it
+	ln.segs = slices.DeleteFunc(ln.segs, func(x *segment) bool { return x == s })
+	ln.bad = append(ln.bad, badFile{path: bad, first: s.first, size: s.size.Load()})
+	slices.SortFunc(ln.bad, func(a, b badFile) int { return cmp.Compare(a.first, b.first) })
+	ln.quarantined++
+	switch {
+	case len(ln.segs) == 0:
+		ln.first = ln.next
+	case ln.segs[0].first > ln.first:
+		ln.first = ln.segs[0].first
+	}
 	if end > s.first {
 		ln.journal = addLoss(ln.journal, Loss{First: s.first, Last: end - 1, Reason: ReasonQuarantined})
-		ln.lossy = true
+		ln.stale = true
 	}
 }
 
@@ -194,11 +249,11 @@ func (ln *lane) touch(s *segment) {
 	}
 }
 
-// losses returns a copy of the journal and whether it must be written.
-func (ln *lane) losses() ([]Loss, bool) {
+// losses returns a copy of the journal.
+func (ln *lane) losses() []Loss {
 	ln.mu.RLock()
 	defer ln.mu.RUnlock()
-	return slices.Clone(ln.journal), ln.lossy
+	return slices.Clone(ln.journal)
 }
 
 // segments returns how many segments the lane has.
@@ -214,6 +269,14 @@ func (ln *lane) bytes() (n int64) {
 	defer ln.mu.RUnlock()
 	for _, s := range ln.segs {
 		n += s.size.Load()
+	}
+	return n + ln.badBytes()
+}
+
+// badBytes returns the size of the segments set aside. ln.mu is held.
+func (ln *lane) badBytes() (n int64) {
+	for _, b := range ln.bad {
+		n += b.size
 	}
 	return n
 }

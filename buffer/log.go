@@ -24,12 +24,13 @@ type Log struct {
 	quit     chan struct{} // closed by Close
 	finished chan struct{} // closed when the committer has ended
 	saveDue  atomic.Bool   // the cursor delay is over
-	armed    atomic.Bool   // saveTimer runs
+	armed    atomic.Bool   // timer runs
 	timer    *time.Timer
 
-	pendMu  sync.Mutex // guards pending and closed
+	pendMu  sync.Mutex // guards what follows
 	pending []request
-	closed  bool
+	closed  bool // Close was called
+	ended   bool // the committer answers nothing more
 
 	curMu   sync.RWMutex // guards cursors; taken before a Cursor's own mutex
 	cursors map[string]*Cursor
@@ -37,16 +38,30 @@ type Log struct {
 	stateMu sync.Mutex // guards state
 	state   error      // why the last commit failed; nil when it did not
 
-	counts counters
-	c      committer
+	counts  counters
+	c       committer
+	reserve atomic.Int64 // size of the reserve file
+
+	fault func(op, path string) error // tests only: fails "commit", "sync", "create" or "reserve"
 }
 
-// request is one Append, or with a nil batch one Sync.
+// request is one Append, or with a nil batch one Sync and what else is set.
 type request struct {
-	lane  int
-	batch *Batch
-	err   error // set when the request cannot be met whatever the disk does
-	done  func(error)
+	lane   int
+	batch  *Batch
+	err    error // set when the request cannot be met whatever the disk does
+	done   func(error)
+	broken *segment        // to be set aside because of err
+	keep   map[string]bool // cursors to keep
+	gone   *[]string       // where the names of those dropped go
+}
+
+// inject returns the error a test wants instead of an operation, or after it.
+func (l *Log) inject(op, path string) error {
+	if l.fault == nil {
+		return nil
+	}
+	return l.fault(op, path)
 }
 
 // counters of what the queue did since it was opened.
@@ -57,14 +72,17 @@ type counters struct {
 // Open opens or makes the queue in o.Dir. It reads only the newest segment of
 // each lane, whatever the backlog, and needs no space: on a full or read-only
 // disk what is there can be read, and appending fails until there is space.
-func Open(o Options) (*Log, error) {
+func Open(o Options) (*Log, error) { return open(o, nil) }
+
+func open(o Options, fault func(op, path string) error) (*Log, error) {
 	o, err := o.withDefaults()
 	if err != nil {
 		return nil, err
 	}
 	l := &Log{o: o, coder: newCoder(o.Compression), cursors: map[string]*Cursor{},
-		wake: make(chan struct{}, 1), quit: make(chan struct{}), finished: make(chan struct{})}
-	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+		wake: make(chan struct{}, 1), quit: make(chan struct{}), finished: make(chan struct{}), fault: fault}
+	l.c.roundBytes = int(min(commitBytes, o.SegmentBytes))
+	if err := makeDir(o.Dir); err != nil {
 		return nil, fmt.Errorf("open queue: %w", explainDir(o.Dir, err))
 	}
 	if l.lock, err = lockDir(o.Dir); err != nil {
@@ -81,10 +99,23 @@ func Open(o Options) (*Log, error) {
 	if l.generation == (Generation{}) {
 		_, _ = rand.Read(l.generation[:])
 	}
+	l.findReserve()
 	l.timer = time.AfterFunc(time.Hour, func() { l.armed.Store(false); l.saveDue.Store(true); l.kick() })
 	l.timer.Stop()
+	for _, ln := range l.lanes {
+		if ln.stale { // something was set aside: write the cursors and the loss again
+			l.arm()
+		}
+	}
 	go l.run()
 	return l, nil
+}
+
+// arm has the cursors written after CursorDelay.
+func (l *Log) arm() {
+	if !l.armed.Swap(true) {
+		l.timer.Reset(l.o.CursorDelay)
+	}
 }
 
 // Generation identifies this queue among all that ever had its directory.
@@ -111,10 +142,13 @@ func (l *Log) Append(lane int, b *Batch, done func(error)) {
 
 func (l *Log) submit(r request) {
 	l.pendMu.Lock()
-	if l.closed {
+	if l.ended {
 		l.pendMu.Unlock()
 		r.done(ErrClosed)
 		return
+	}
+	if l.closed { // refused, but in its turn
+		r.err = ErrClosed
 	}
 	l.pending = append(l.pending, r)
 	first := len(l.pending) == 1
@@ -153,9 +187,11 @@ func (l *Log) Close(ctx context.Context) error {
 // closeFiles closes every file, last the lock.
 func (l *Log) closeFiles() {
 	for _, ln := range l.lanes {
+		ln.mu.RLock()
 		for _, s := range ln.segs {
-			_ = s.close()
+			s.end(ErrClosed)
 		}
+		ln.mu.RUnlock()
 	}
 	if l.lock != nil {
 		_ = l.lock.Close()
@@ -176,17 +212,6 @@ func (l *Log) fail(err error) {
 		return
 	}
 	l.o.Log.Info("queue takes records again", "dir", l.o.Dir)
-}
-
-// classify returns ErrFull or ErrReadOnly when that is what err comes from.
-func classify(err error) error {
-	switch {
-	case errors.Is(err, ErrFull), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		return ErrFull
-	case errors.Is(err, ErrReadOnly), errors.Is(err, syscall.EROFS):
-		return ErrReadOnly
-	}
-	return nil
 }
 
 // explainDir adds to a permission error who owns the directory and what to do.

@@ -40,16 +40,21 @@ func addLoss(j []Loss, l Loss) []Loss {
 	return append(j, l)
 }
 
-// findLoss describes the hole first..last from the journal.
+// findLoss describes the beginning of the hole first..last from the journal:
+// as much of it as has one reason.
 func findLoss(j []Loss, first, last uint64) Loss {
+	known := last // up to where no entry begins
 	for _, l := range j {
 		if l.First <= first && first <= l.Last {
 			cut := l
 			cut.First, cut.Last = first, min(last, l.Last)
 			return cut
 		}
+		if first < l.First && l.First <= known {
+			known = l.First - 1
+		}
 	}
-	return Loss{First: first, Last: last, Reason: ReasonUnknown, Exact: true}
+	return Loss{First: first, Last: known, Reason: ReasonUnknown, Exact: known-first < batchRecords}
 }
 
 // encodeJournal: version u8, then per loss: first, last u64, from, to i64

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"hash/crc32"
 	"strings"
 
 	bolt "go.etcd.io/bbolt"
@@ -15,14 +16,31 @@ const (
 	bucketMeta   = "m"
 )
 
-// The keys of the meta bucket.
+// The keys of the meta bucket. bbolt checks nothing but its own meta pages, so
+// every value is sealed: a CRC-32C of it follows. A newer format keeps the
+// sealed u32 under "format", whatever else it changes.
 const (
 	keyFormat     = "format"     // u32
 	keyGeneration = "generation" // 8 bytes
 	keyFirst      = "first"      // u64, first seq of the segment
+	keyNext       = "next"       // u64, seq after the last record of the lane, written by every commit
 	keyJournal    = "journal"    // see encodeJournal
 	cursorPrefix  = "cursor:"    // + name: position, 5 × u64
 )
+
+// seal appends the checksum of v to v.
+func seal(v []byte) []byte {
+	return binary.BigEndian.AppendUint32(v, crc32.Checksum(v, crc32.MakeTable(crc32.Castagnoli)))
+}
+
+// unseal returns what was sealed, or false when it is damaged.
+func unseal(v []byte) ([]byte, bool) {
+	n := len(v) - 4
+	if n < 0 || crc32.Checksum(v[:n], crc32.MakeTable(crc32.Castagnoli)) != binary.BigEndian.Uint32(v[n:]) {
+		return nil, false
+	}
+	return v[:n], true
+}
 
 // Generation identifies a queue. A queue that is created anew gets another
 // one, so that (generation, lane, seq) never repeats.
@@ -44,68 +62,92 @@ type position struct {
 type meta struct {
 	generation Generation
 	first      uint64
+	next       uint64 // 0 when it is damaged
 	cursors    map[string]position
 	journal    []Loss
+	damaged    []string // keys whose values failed their checksum and are left out
 }
 
 func (m *meta) putAll(b *bolt.Bucket) error {
-	if err := b.Put([]byte(keyFormat), binary.BigEndian.AppendUint32(nil, segmentFormat)); err != nil {
+	if err := b.Put([]byte(keyFormat), seal(binary.BigEndian.AppendUint32(nil, segmentFormat))); err != nil {
 		return err
 	}
-	if err := b.Put([]byte(keyGeneration), m.generation[:]); err != nil {
+	if err := b.Put([]byte(keyGeneration), seal(m.generation[:len(m.generation):len(m.generation)])); err != nil {
 		return err
 	}
-	if err := b.Put([]byte(keyFirst), binary.BigEndian.AppendUint64(nil, m.first)); err != nil {
+	if err := b.Put([]byte(keyFirst), seal(binary.BigEndian.AppendUint64(nil, m.first))); err != nil {
 		return err
 	}
-	return putState(b, m.cursors, m.journal)
-}
-
-// putState writes the cursors and the journal.
-func putState(b *bolt.Bucket, cursors map[string]position, journal []Loss) error {
-	for name, p := range cursors {
+	if err := putNext(b, m.next); err != nil {
+		return err
+	}
+	for name, p := range m.cursors {
 		if err := b.Put([]byte(cursorPrefix+name), encodePosition(p)); err != nil {
 			return err
 		}
 	}
-	return b.Put([]byte(keyJournal), encodeJournal(journal))
+	return b.Put([]byte(keyJournal), seal(encodeJournal(m.journal)))
 }
 
+func putNext(b *bolt.Bucket, next uint64) error {
+	return b.Put([]byte(keyNext), seal(binary.BigEndian.AppendUint64(nil, next)))
+}
+
+// encodePosition returns the sealed value of a cursor.
 func encodePosition(p position) []byte {
 	be := binary.BigEndian
-	var v []byte
+	v := make([]byte, 0, 44)
 	for _, u := range [...]uint64{p.next, p.from, p.sent, p.dead, p.lost} {
 		v = be.AppendUint64(v, u)
 	}
-	return v
+	return seal(v)
 }
 
 func decodePosition(v []byte) (position, bool) {
-	if len(v) != 40 {
+	v, ok := unseal(v)
+	if !ok || len(v) != 40 {
 		return position{}, false
 	}
 	be := binary.BigEndian
 	return position{next: be.Uint64(v), from: be.Uint64(v[8:]), sent: be.Uint64(v[16:]), dead: be.Uint64(v[24:]), lost: be.Uint64(v[32:])}, true
 }
 
-// readMeta reads a segment's meta bucket.
+// readMeta reads a segment's meta bucket. A damaged cursor, journal or
+// generation is left out and named in meta.damaged: the cursor then begins at
+// the oldest record (repeated, not lost), a loss has no reason, and the queue
+// goes on under a new generation.
 func readMeta(tx *bolt.Tx) (*meta, error) {
 	b := tx.Bucket([]byte(bucketMeta))
 	if b == nil {
 		return nil, fmt.Errorf("%w: no meta bucket", errDamaged)
 	}
-	f, g, first := b.Get([]byte(keyFormat)), b.Get([]byte(keyGeneration)), b.Get([]byte(keyFirst))
-	if len(f) != 4 || len(g) != len(Generation{}) || len(first) != 8 {
-		return nil, fmt.Errorf("%w: meta bucket incomplete", errDamaged)
+	f, ok := unseal(b.Get([]byte(keyFormat)))
+	if !ok || len(f) != 4 {
+		return nil, fmt.Errorf("%w: format of the segment", errDamaged)
 	}
 	if v := binary.BigEndian.Uint32(f); v != segmentFormat {
 		return nil, fmt.Errorf("%w: segment format %d, this version reads %d", ErrNewerFormat, v, segmentFormat)
 	}
-	m := &meta{first: binary.BigEndian.Uint64(first), cursors: map[string]position{}}
-	copy(m.generation[:], g)
-	var err error
-	if m.journal, err = decodeJournal(b.Get([]byte(keyJournal))); err != nil {
-		return nil, err
+	m := &meta{cursors: map[string]position{}}
+	for key, to := range map[string]*uint64{keyFirst: &m.first, keyNext: &m.next} {
+		if v, ok := unseal(b.Get([]byte(key))); ok && len(v) == 8 {
+			*to = binary.BigEndian.Uint64(v)
+		} else {
+			m.damaged = append(m.damaged, key)
+		}
+	}
+	if v, ok := unseal(b.Get([]byte(keyGeneration))); ok && len(v) == len(Generation{}) {
+		copy(m.generation[:], v)
+	} else {
+		m.damaged = append(m.damaged, keyGeneration)
+	}
+	if v, ok := unseal(b.Get([]byte(keyJournal))); ok {
+		var err error
+		if m.journal, err = decodeJournal(v); err != nil {
+			return nil, err
+		}
+	} else {
+		m.damaged = append(m.damaged, keyJournal)
 	}
 	return m, b.ForEach(func(k, v []byte) error {
 		name, ok := strings.CutPrefix(string(k), cursorPrefix)
@@ -114,7 +156,8 @@ func readMeta(tx *bolt.Tx) (*meta, error) {
 		}
 		p, ok := decodePosition(v)
 		if !ok {
-			return fmt.Errorf("%w: cursor %s has %d bytes", errDamaged, name, len(v))
+			m.damaged = append(m.damaged, string(k))
+			return nil
 		}
 		m.cursors[name] = p
 		return nil

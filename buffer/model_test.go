@@ -15,10 +15,11 @@ type model struct {
 	t       *rapid.T
 	dir     string
 	log     *Log
-	cur     *Cursor
-	records [2][][]byte // records[lane][seq-1]
-	read    [2]uint64   // next seq Read must return
-	release [2]uint64
+	cur     [2]*Cursor
+	records [2][][]byte  // records[lane][seq-1]
+	read    [2][2]uint64 // [cursor][lane]: seqs read
+	release [2][2]uint64
+	dead    [2][2]uint64
 	serial  int
 }
 
@@ -29,8 +30,10 @@ func (m *model) open() {
 		m.t.Fatalf("open: %v", err)
 	}
 	m.log = l
-	if m.cur, err = l.Cursor("sink"); err != nil {
-		m.t.Fatalf("cursor: %v", err)
+	for i := range m.cur {
+		if m.cur[i], err = l.Cursor(fmt.Sprintf("sink-%d", i)); err != nil {
+			m.t.Fatalf("cursor: %v", err)
+		}
 	}
 }
 
@@ -70,41 +73,45 @@ func (m *model) append(t *rapid.T) {
 }
 
 func (m *model) readSome(t *rapid.T) {
-	lane := rapid.IntRange(0, 1).Draw(t, "lane")
+	lane, cur := rapid.IntRange(0, 1).Draw(t, "lane"), rapid.IntRange(0, 1).Draw(t, "cursor")
+	read := &m.read[cur][lane]
 	var ch Chunk
 	lim := Limit{Records: rapid.IntRange(1, 5000).Draw(t, "records"), Bytes: rapid.IntRange(1, 1<<20).Draw(t, "bytes")}
-	if err := m.cur.Read(lane, lim, &ch); err != nil {
+	if err := m.cur[cur].Read(lane, lim, &ch); err != nil {
 		t.Fatalf("read: %v", err)
 	}
 	have := uint64(len(m.records[lane]))
 	if len(ch.Records) == 0 {
-		if ch.Loss != nil || m.read[lane] != have {
-			t.Fatalf("read nothing at %d of %d, loss %v", m.read[lane], have, ch.Loss)
+		if ch.Loss != nil || *read != have {
+			t.Fatalf("read nothing at %d of %d, loss %v", *read, have, ch.Loss)
 		}
 		return
 	}
-	if ch.First != m.read[lane]+1 {
-		t.Fatalf("read begins at %d, not %d", ch.First, m.read[lane]+1)
+	if ch.First != *read+1 {
+		t.Fatalf("read begins at %d, not %d", ch.First, *read+1)
 	}
 	for i, r := range ch.Records {
-		want := m.records[lane][m.read[lane]+uint64(i)]
+		want := m.records[lane][*read+uint64(i)]
 		if !bytes.Equal(r, want) {
 			t.Fatalf("lane %d seq %d: %q, want %q", lane, ch.First+uint64(i), r, want)
 		}
 	}
-	m.read[lane] += uint64(len(ch.Records))
+	*read += uint64(len(ch.Records))
 }
 
 func (m *model) releaseSome(t *rapid.T) {
-	lane := rapid.IntRange(0, 1).Draw(t, "lane")
-	if m.read[lane] == m.release[lane] {
+	lane, cur := rapid.IntRange(0, 1).Draw(t, "lane"), rapid.IntRange(0, 1).Draw(t, "cursor")
+	from, read := m.release[cur][lane], m.read[cur][lane]
+	if read == from {
 		return
 	}
-	to := rapid.Uint64Range(m.release[lane], m.read[lane]).Draw(t, "to")
-	m.cur.Release(lane, to+1, Released{Sent: to - m.release[lane]})
-	m.release[lane] = to
+	to := rapid.Uint64Range(from, read).Draw(t, "to")
+	dead := rapid.Uint64Range(0, to-from).Draw(t, "dead")
+	m.cur[cur].Release(lane, to+1, Released{Sent: to - from - dead, Dead: dead})
+	m.release[cur][lane] = to
+	m.dead[cur][lane] += dead
 	if rapid.Bool().Draw(t, "sync") {
-		if err := m.cur.Sync(context.Background()); err != nil {
+		if err := m.cur[cur].Sync(context.Background()); err != nil {
 			t.Fatalf("sync: %v", err)
 		}
 	}
@@ -117,29 +124,32 @@ func (m *model) reopen(*rapid.T) {
 }
 
 func (m *model) rewind(t *rapid.T) {
-	lane := rapid.IntRange(0, 1).Draw(t, "lane")
-	m.cur.Rewind(lane)
-	m.read[lane] = m.release[lane]
+	lane, cur := rapid.IntRange(0, 1).Draw(t, "lane"), rapid.IntRange(0, 1).Draw(t, "cursor")
+	m.cur[cur].Rewind(lane)
+	m.read[cur][lane] = m.release[cur][lane]
 }
 
 // check holds the books against the model.
 func (m *model) check(t *rapid.T) {
 	s := m.log.Stats()
-	for i, cs := range m.cur.Stats() {
-		have := uint64(len(m.records[i]))
-		if s.Lanes[i].Next != have+1 {
-			t.Fatalf("lane %d: next %d, want %d", i, s.Lanes[i].Next, have+1)
-		}
-		if cs.Sent != m.release[i] || cs.Waiting != have-m.release[i] || cs.Lost != 0 {
-			t.Fatalf("lane %d: books %+v, model released %d of %d", i, cs, m.release[i], have)
+	for c, cursor := range m.cur {
+		for i, cs := range cursor.Stats() {
+			have := uint64(len(m.records[i]))
+			if s.Lanes[i].Next != have+1 {
+				t.Fatalf("lane %d: next %d, want %d", i, s.Lanes[i].Next, have+1)
+			}
+			if cs.Sent+cs.Dead != m.release[c][i] || cs.Dead != m.dead[c][i] || cs.Waiting != have-m.release[c][i] || cs.Lost != 0 {
+				t.Fatalf("lane %d: books %+v, model released %d of %d", i, cs, m.release[c][i], have)
+			}
 		}
 	}
 }
 
-// TestModel appends, reads, releases and reopens at random and compares with a
-// slice: order, content, gap-free seqs over restarts and emptied queues.
+// TestModel appends, reads, releases and reopens at random, with two cursors,
+// and compares with a slice: order, content, gap-free seqs over restarts and
+// emptied queues.
 func TestModel(t *testing.T) {
-	base := t.TempDir()
+	base := fastDir(t)
 	n := 0
 	rapid.Check(t, func(t *rapid.T) {
 		n++

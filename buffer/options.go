@@ -74,6 +74,9 @@ func (o Options) withDefaults() (Options, error) {
 	if o.SegmentBytes == 0 {
 		o.SegmentBytes = 16 << 20
 	}
+	if least := int64(len(o.Lanes)) << 20; o.MaxBytes < least {
+		return o, fmt.Errorf("open queue %s: budget of %d bytes is too small for %d lanes: need at least %d", o.Dir, o.MaxBytes, len(o.Lanes), least)
+	}
 	o.SegmentBytes = max(minSegmentBytes, min(o.SegmentBytes, maxSegmentBytes, o.MaxBytes/int64(4+2*len(o.Lanes))))
 	switch o.Compression {
 	case "":

@@ -15,6 +15,7 @@ type Chunk struct {
 	Records [][]byte // consecutive from First
 	Loss    *Loss    // set instead of Records when the next seqs can no longer be read
 
+	lim    Limit     // of this Read
 	stored []byte    // blocks as stored
 	places []encoded // where each begins and ends in stored
 	follow uint64    // seq at which what follows the last place begins
@@ -43,14 +44,14 @@ var errMoved = errors.New("segment was removed")
 // place behind them. ch is empty when there are none. What cannot be read is
 // returned as a Loss, once, in its place.
 func (c *Cursor) Read(lane int, lim Limit, ch *Chunk) error {
-	ch.First, ch.Records, ch.Loss = 0, ch.Records[:0], nil
-	ch.stored, ch.places, ch.raw = ch.stored[:0], ch.places[:0], ch.raw[:0]
 	c.mu.Lock()
 	pos := c.lanes[lane].read
 	c.mu.Unlock()
 	ln := c.l.lanes[lane]
 	for range 8 { // each pass but the last sets one segment aside or finds it gone
-		err := c.l.readAt(ln, pos, lim, ch)
+		ch.lim, ch.First, ch.Records, ch.Loss = lim, 0, ch.Records[:0], nil
+		ch.stored, ch.places, ch.raw = ch.stored[:0], ch.places[:0], ch.raw[:0]
+		err := c.l.readAt(ln, pos, ch)
 		if errors.Is(err, errMoved) {
 			continue
 		}
@@ -59,7 +60,9 @@ func (c *Cursor) Read(lane int, lim Limit, ch *Chunk) error {
 		}
 		if next := ch.Next(); next > pos && (len(ch.Records) > 0 || ch.Loss != nil) {
 			c.mu.Lock()
-			c.lanes[lane].read = next
+			if c.lanes[lane].read == pos { // else it was rewound meanwhile
+				c.lanes[lane].read = next
+			}
 			c.mu.Unlock()
 		}
 		return nil
@@ -68,13 +71,13 @@ func (c *Cursor) Read(lane int, lim Limit, ch *Chunk) error {
 }
 
 // readAt reads at pos once.
-func (l *Log) readAt(ln *lane, pos uint64, lim Limit, ch *Chunk) error {
+func (l *Log) readAt(ln *lane, pos uint64, ch *Chunk) error {
 	ln.mu.RLock()
 	next, first := ln.next, ln.first
 	s, end := ln.segmentFor(max(pos, first))
 	isLast := len(ln.segs) > 0 && s == ln.segs[len(ln.segs)-1]
 	if pos < next && (pos < first || s == nil) {
-		loss := findLoss(ln.journal, pos, min(first, next)-1)
+		loss := findLoss(ln.journal, pos, max(min(first, next), pos+1)-1)
 		ln.mu.RUnlock()
 		ch.First, ch.Loss = loss.First, &loss
 		return nil
@@ -83,15 +86,18 @@ func (l *Log) readAt(ln *lane, pos uint64, lim Limit, ch *Chunk) error {
 	if pos >= next {
 		return nil
 	}
-	found, err := l.gather(s, pos, end, lim, ch)
+	found, err := l.gather(s, pos, end, ch)
+	if err == nil && found == pos {
+		err = l.expandChunk(pos, end, ch)
+	}
 	switch {
-	case errors.Is(err, os.ErrNotExist):
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, errMoved):
 		return errMoved
-	case err != nil && (errors.Is(err, ErrNewerFormat) || classify(err) != nil || errors.Is(err, bolt.ErrTimeout)):
-		return err
-	case err != nil:
+	case isDamage(err):
 		l.readFailed(ln, s, err)
 		return errMoved
+	case err != nil:
+		return err
 	}
 	if !isLast {
 		ln.touch(s)
@@ -104,38 +110,24 @@ func (l *Log) readAt(ln *lane, pos uint64, lim Limit, ch *Chunk) error {
 			loss.Reason = ReasonDamaged
 		}
 		ch.First, ch.Loss = pos, &loss
-		return nil
 	}
-	l.expandChunk(pos, ch)
 	return nil
 }
 
-// readFailed sets a segment aside that cannot be read. The active one is first
-// taken from the committer; it goes at the next try.
+// readFailed has a segment set aside that cannot be read. The committer does
+// it, as every change to the list of segments.
 func (l *Log) readFailed(ln *lane, s *segment, cause error) {
-	ln.mu.Lock()
-	active := ln.active == s
-	if active {
-		ln.retire = true
-	} else {
-		_, end := ln.segmentFor(s.first)
-		l.setAside(ln, s, end, cause)
-	}
-	ln.mu.Unlock()
-	if active {
-		done := make(chan struct{})
-		l.submit(request{done: func(error) { close(done) }})
-		<-done
-		return
-	}
-	l.saveDue.Store(true) // a newest segment carried the cursors: write them again
-	l.kick()
+	done := make(chan struct{})
+	l.submit(request{lane: l.numberOf(ln), broken: s, err: cause, done: func(error) { close(done) }})
+	<-done
 }
 
-// gather copies the stored blocks from the one that holds pos on. It returns
-// the seq at which the first of them begins to matter: pos, or the first seq
-// after it that is there (end when there is none).
-func (l *Log) gather(s *segment, pos, end uint64, lim Limit, ch *Chunk) (found uint64, err error) {
+// gather copies the stored blocks from the one that holds pos on, but none
+// that begins at end or later: those are in the next segment, or in a commit
+// that is visible before it is synced. It returns the seq at which the first
+// of them begins to matter: pos, or the first seq after it that is there (end
+// when there is none).
+func (l *Log) gather(s *segment, pos, end uint64, ch *Chunk) (found uint64, err error) {
 	found, ch.follow = end, end
 	err = s.view(func(tx *bolt.Tx) error {
 		b := tx.Bucket([]byte(bucketBlocks))
@@ -147,34 +139,47 @@ func (l *Log) gather(s *segment, pos, end uint64, lim Limit, ch *Chunk) (found u
 		records, size := 0, 0
 		for k != nil {
 			first, piece, ok := splitKey(k)
-			if !ok || piece != 0 {
+			if !ok || piece != 0 || len(ch.places) > 0 && first <= ch.places[len(ch.places)-1].first {
 				return fmt.Errorf("%w: stray piece of block %d", errDamaged, first)
 			}
+			if first >= end {
+				break
+			}
 			if len(ch.places) == 0 {
-				found = max(pos, first)
-			} else if records >= lim.Records || size >= lim.Bytes {
+				if found = max(pos, first); found > pos {
+					return nil
+				}
+			} else if records >= ch.lim.Records || size >= ch.lim.Bytes {
 				ch.follow = first
 				break
 			}
-			place := encoded{first: first, from: len(ch.stored)}
 			if _, blockEnd, ok := blockEnd(v); ok {
-				records += int(blockEnd - first)
-				size += int(rawLength(v))
+				records += int(min(blockEnd-first, maxSegmentRecords))
+				size += int(min(rawLength(v), maxRawBlock))
 			}
-			for k != nil {
-				f, _, ok := splitKey(k)
-				if !ok || f != first {
-					break
-				}
-				ch.stored = append(ch.stored, v...)
-				k, v = c.Next()
+			if k, v, err = ch.takeBlock(c, first, v); err != nil {
+				return err
 			}
-			place.to = len(ch.stored)
-			ch.places = append(ch.places, place)
 		}
 		return nil
 	})
 	return found, err
+}
+
+// takeBlock copies the pieces of the block at which c stands, v being the
+// first, and returns what follows it.
+func (ch *Chunk) takeBlock(c *bolt.Cursor, first uint64, v []byte) (k, next []byte, err error) {
+	place := encoded{first: first, from: len(ch.stored)}
+	for f, ok := first, true; ok && f == first; f, _, ok = splitKey(k) {
+		if len(v) > pieceBytes {
+			return nil, nil, fmt.Errorf("%w: piece of %d bytes in block %d", errDamaged, len(v), first)
+		}
+		ch.stored = append(ch.stored, v...)
+		k, v = c.Next()
+	}
+	place.to = len(ch.stored)
+	ch.places = append(ch.places, place)
+	return k, v, nil
 }
 
 // seekBlock moves c to the first piece of the block that holds pos, or of the
@@ -199,9 +204,10 @@ func seekBlock(b *bolt.Bucket, c *bolt.Cursor, pos uint64) (k, v []byte) {
 }
 
 // expandChunk checks and expands the gathered blocks and frames their records
-// from pos on. It stops at the first that is damaged; when that is the very
-// first, the chunk becomes a loss up to the next block.
-func (l *Log) expandChunk(pos uint64, ch *Chunk) {
+// from pos on, up to end. It stops at the first that is damaged; when that is
+// the very first, the chunk becomes a loss up to the next block. A block of a
+// newer version is an error.
+func (l *Log) expandChunk(pos, end uint64, ch *Chunk) error {
 	at := pos
 	ch.First = pos
 	for i, p := range ch.places {
@@ -212,34 +218,45 @@ func (l *Log) expandChunk(pos uint64, ch *Chunk) {
 		if err == nil && (b.first != p.first || b.first+uint64(b.count) <= at) {
 			err = fmt.Errorf("%w: block %d under key %d", errDamaged, b.first, p.first)
 		}
-		if err != nil || b.first > at {
-			if i == 0 {
-				last := ch.follow - 1
-				if len(ch.places) > 1 {
-					last = ch.places[1].first - 1
-				}
-				ch.Loss = &Loss{First: pos, Last: last, Reason: ReasonDamaged, Exact: true}
-				l.o.Log.Error("damaged block in the queue is skipped", "first_seq", pos, "last_seq", last, "error", err)
-			}
+		if err != nil || i > 0 && b.first != at {
 			ch.raw = ch.raw[:from]
-			break
+			if i > 0 { // the next Read begins there
+				break
+			}
+			if errors.Is(err, ErrNewerFormat) {
+				return err
+			}
+			return l.skipBlock(pos, ch, err)
 		}
 		at = b.first + uint64(b.count)
 	}
-	l.frame(pos, ch)
+	ch.frame(pos, end)
+	return nil
 }
 
-// frame cuts the expanded records of a chunk, leaving out those below pos.
-func (l *Log) frame(pos uint64, ch *Chunk) {
-	if ch.Loss != nil {
-		return
+// skipBlock makes the chunk a loss from pos to the end of its first block.
+func (l *Log) skipBlock(pos uint64, ch *Chunk, cause error) error {
+	last := ch.follow - 1
+	if len(ch.places) > 1 {
+		last = ch.places[1].first - 1
 	}
-	seq := ch.places[0].first
-	for rest := ch.raw; len(rest) > 0; seq++ {
+	if last < pos {
+		return fmt.Errorf("%w: blocks out of order at %d", errDamaged, pos)
+	}
+	ch.Loss = &Loss{First: pos, Last: last, Reason: ReasonDamaged, Exact: last-pos < blockRecords}
+	l.o.Log.Error("damaged block in the queue is skipped", "first_seq", pos, "last_seq", last, "error", cause)
+	return nil
+}
+
+// frame cuts the expanded records of a chunk, leaving out those below pos and
+// from end on.
+func (c *Chunk) frame(pos, end uint64) {
+	seq := c.places[0].first
+	for rest := c.raw; len(rest) > 0 && seq < end; seq++ {
 		var rec []byte
 		rec, rest, _ = nextFramed(rest)
 		if seq >= pos {
-			ch.Records = append(ch.Records, rec)
+			c.Records = append(c.Records, rec)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -20,6 +21,12 @@ import (
 // leaves of four keys or fewer: with larger values each append would rewrite
 // pages of earlier ones.
 const pieceBytes = 480
+
+// minFileBytes is the size of an empty bbolt file: two meta pages, a freelist and a leaf.
+const minFileBytes = 4 * pageBytes
+
+// pageBytes is the page size of every segment.
+const pageBytes = 4096
 
 // keyBytes is the length of a piece's key: first seq u64, piece number u16.
 const keyBytes = 10
@@ -35,13 +42,16 @@ const (
 
 // segment is one bbolt file.
 type segment struct {
-	path  string
-	first uint64       // seq of its first record, from the name
-	size  atomic.Int64 // of the file, bytes
-	bytes int64        // limit, for the size of the map
+	path    string
+	first   uint64       // seq of its first record, from the name
+	size    atomic.Int64 // of the file, bytes
+	bytes   int64        // limit, for the size of the map
+	rebuilt bool         // from what a damaged one held: not again
+	kept    int64        // the committer's: size of the file when dropPages last ran
 
-	mu sync.Mutex // guards db for viewers: held while it is opened, viewed or closed
-	db *bolt.DB   // nil while closed; the committer's segment stays open
+	mu    sync.Mutex // guards what follows for viewers: held while the file is opened, viewed or closed
+	db    *bolt.DB   // nil while closed; the committer's segment stays open
+	ended error      // why it is never opened again: deleted, replaced, set aside, or the queue is closed
 }
 
 // segmentPath names the segment that begins with seq.
@@ -69,7 +79,7 @@ func parseSegmentName(name string) (first uint64, bad, ok bool) {
 // multiplies what each commit writes.
 func boltOptions(limit int64, readOnly bool) *bolt.Options {
 	return &bolt.Options{
-		Timeout: time.Second, PageSize: 4096, FreelistType: bolt.FreelistMapType, NoFreelistSync: true,
+		Timeout: time.Second, PageSize: pageBytes, FreelistType: bolt.FreelistMapType, NoFreelistSync: true,
 		NoStatistics: true, InitialMmapSize: int(limit + limit/4), ReadOnly: readOnly,
 	}
 }
@@ -91,28 +101,62 @@ func guard(fn func() error) (err error) {
 func (s *segment) view(fn func(*bolt.Tx) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.ended != nil {
+		return s.ended
+	}
 	return guard(func() error {
 		if s.db == nil {
-			db, err := bolt.Open(s.path, 0o600, boltOptions(s.bytes, true))
-			if err != nil {
+			if err := s.open(); err != nil {
 				return fmt.Errorf("open segment %s: %w", s.path, err)
 			}
-			s.db = db
 		}
 		return s.db.View(fn)
 	})
+}
+
+// open opens the file for reading and checks its tree of pages, since bbolt
+// follows a damaged one in circles. s.mu is held.
+func (s *segment) open() error {
+	st, err := os.Stat(s.path)
+	if err != nil {
+		return err
+	}
+	if st.Size() < minFileBytes {
+		return fmt.Errorf("%w: file of %d bytes", errDamaged, st.Size())
+	}
+	db, err := bolt.Open(s.path, 0o600, boltOptions(s.bytes, true))
+	if err != nil {
+		return err
+	}
+	if err := checkTree(s.path); err != nil {
+		return errors.Join(err, db.Close())
+	}
+	s.db = db
+	return nil
 }
 
 // close closes the file; it is opened again by the next view.
 func (s *segment) close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.closeLocked()
+}
+
+func (s *segment) closeLocked() error {
 	if s.db == nil {
 		return nil
 	}
 	db := s.db
 	s.db = nil
 	return guard(db.Close)
+}
+
+// end closes the file for good: views fail with why.
+func (s *segment) end(why error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_ = s.closeLocked()
+	s.ended = why
 }
 
 // updateSize reads the size of the file.
@@ -122,9 +166,35 @@ func (s *segment) updateSize() {
 	}
 }
 
-// createSegment makes a complete segment under another name, syncs it and
-// renames it into place. An empty segment of the same first seq is replaced.
+// dropPages tells the kernel, once per MiB that the active segment grew, that
+// this process needs none of the pages it has mapped: bbolt touches only the
+// last of them again, and the rest would count as memory of the process until
+// the segment is full. Readers that need one get it from the page cache.
+func (s *segment) dropPages() {
+	size := s.size.Load()
+	if size-s.kept < 1<<20 {
+		return
+	}
+	s.kept = size
+	_, _, _ = syscall.Syscall(syscall.SYS_MADVISE, s.db.Info().Data, uintptr(size), syscall.MADV_DONTNEED)
+}
+
+// createSegment makes a complete empty segment under another name, syncs it
+// and renames it into place. An empty one of the same first seq is replaced.
 func createSegment(dir string, limit int64, m *meta) (*segment, error) {
+	s, err := buildSegment(dir, limit, m, func(*bolt.Bucket) error { return nil })
+	if err != nil {
+		return nil, err
+	}
+	if err := s.install(dir); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// buildSegment makes a segment with what fill puts into it, synced, under the
+// name of one that is being made.
+func buildSegment(dir string, limit int64, m *meta, fill func(*bolt.Bucket) error) (*segment, error) {
 	tmp := filepath.Join(dir, newName)
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("create segment: %w", err)
@@ -134,31 +204,54 @@ func createSegment(dir string, limit int64, m *meta) (*segment, error) {
 		if s.db, err = bolt.Open(tmp, 0o600, boltOptions(limit, false)); err != nil {
 			return err
 		}
-		s.db.AllocSize = int(max(64<<10, min(1<<20, limit/16)))
+		s.db.AllocSize = 2 * pageBytes // little, for a nearly full disk that reserves what a file is grown by
+		defer func() { s.db.AllocSize = int(min(1<<20, limit/16)) &^ (pageBytes - 1) }()
 		return s.db.Update(func(tx *bolt.Tx) error {
-			if _, err := tx.CreateBucket([]byte(bucketBlocks)); err != nil {
+			blocks, err := tx.CreateBucket([]byte(bucketBlocks))
+			if err != nil {
 				return err
 			}
 			b, err := tx.CreateBucket([]byte(bucketMeta))
 			if err != nil {
 				return err
 			}
-			return m.putAll(b)
+			blocks.FillPercent = 1
+			return errors.Join(m.putAll(b), fill(blocks))
 		})
 	})
-	if err == nil {
-		err = os.Rename(tmp, s.path)
+	if err != nil {
+		_ = s.close()
+		_ = os.Remove(tmp)
+		return nil, fmt.Errorf("create segment %s: %w", s.path, err)
 	}
+	return s, nil
+}
+
+// install gives a segment that was built its name.
+func (s *segment) install(dir string) error {
+	tmp := filepath.Join(dir, newName)
+	err := os.Rename(tmp, s.path)
 	if err == nil {
 		err = syncDir(dir)
 	}
 	if err != nil {
 		_ = s.close()
 		_ = os.Remove(tmp)
-		return nil, fmt.Errorf("create segment %s: %w", s.path, err)
+		return fmt.Errorf("create segment %s: %w", s.path, err)
 	}
 	s.updateSize()
-	return s, nil
+	return nil
+}
+
+// makeDir makes a directory whose name survives a power cut.
+func makeDir(dir string) error {
+	if st, err := os.Stat(dir); err == nil && st.IsDir() {
+		return nil
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(dir))
 }
 
 // syncDir makes the names in dir durable.
@@ -197,26 +290,4 @@ func splitKey(k []byte) (first uint64, piece int, ok bool) {
 		return 0, 0, false
 	}
 	return binary.BigEndian.Uint64(k), int(binary.BigEndian.Uint16(k[8:])), true
-}
-
-// lastEnd returns the seq after the last block of a segment, and whether it
-// has any block.
-func lastEnd(tx *bolt.Tx) (end uint64, ok bool, err error) {
-	b := tx.Bucket([]byte(bucketBlocks))
-	if b == nil {
-		return 0, false, fmt.Errorf("%w: no block bucket", errDamaged)
-	}
-	k, _ := b.Cursor().Last()
-	if k == nil {
-		return 0, false, nil
-	}
-	first, _, ok := splitKey(k)
-	if !ok {
-		return 0, false, fmt.Errorf("%w: key of %d bytes", errDamaged, len(k))
-	}
-	got, end, ok := blockEnd(b.Get(pieceKey(first, 0)))
-	if !ok || got != first || end <= first {
-		return 0, false, fmt.Errorf("%w: block %d has no header", errDamaged, first)
-	}
-	return end, true, nil
 }

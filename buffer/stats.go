@@ -5,7 +5,8 @@ type Stats struct {
 	Dir         string
 	Generation  string
 	Err         error // why the last commit failed; nil when records are taken
-	Bytes       int64 // size of all files
+	Bytes       int64 // size of all files, with the reserve and what was set aside
+	BadBytes    int64 // size of the segments set aside
 	MaxBytes    int64
 	Commits     int64 // since the queue was opened, as are the following
 	Records     int64 // records committed
@@ -40,7 +41,7 @@ type CursorStats struct {
 func (l *Log) Stats() Stats {
 	s := Stats{Dir: l.o.Dir, Generation: l.Generation(), MaxBytes: l.o.MaxBytes, Commits: l.counts.commits.Load(),
 		Records: l.counts.records.Load(), Payload: l.counts.payload.Load(), Stored: l.counts.stored.Load(),
-		Evictions: l.counts.evicted.Load()}
+		Evictions: l.counts.evicted.Load(), Bytes: l.reserve.Load()}
 	l.stateMu.Lock()
 	s.Err = l.state
 	l.stateMu.Unlock()
@@ -49,6 +50,7 @@ func (l *Log) Stats() Stats {
 		ln.mu.RLock()
 		ls.First, ls.Next, ls.Segments = ln.first, ln.next, len(ln.segs)
 		s.Quarantined += ln.quarantined
+		s.BadBytes += ln.badBytes()
 		ln.mu.RUnlock()
 		s.Bytes += ls.Bytes
 		s.Lanes = append(s.Lanes, ls)

@@ -41,7 +41,8 @@ func parseDeadLetter(id uint64, p []byte) (DeadLetter, error) {
 	}
 	c := cut{p: p[1:], d: &RecordDecoder{}}
 	l := DeadLetter{ID: id, Sink: c.text(), Generation: c.text(), Lane: Lane(c.u8()), Seq: c.varint(),
-		At: time.Unix(0, int64(c.u64())), Reason: c.text(), Stored: c.p}
+		At: time.Unix(0, int64(c.u64())), Reason: c.text()}
+	l.Stored = c.p // what is left
 	if c.bad {
 		return DeadLetter{}, fmt.Errorf("read dead letter %d: %w: cut short", id, ErrRecordFormat)
 	}

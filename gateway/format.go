@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 )
 
@@ -86,8 +87,8 @@ func recordFlags(r *Record) (flags uint64) {
 			flags |= f
 		}
 	}
-	set(!r.Received.IsZero(), flagReceived)
-	set(!r.Time.IsZero(), flagTime)
+	set(storable(r.Received), flagReceived)
+	set(storable(r.Time), flagTime)
 	set(r.ClockTrusted, flagClockTrusted)
 	set(r.Reason != "", flagReason)
 	set(len(r.Tags) > 0, flagTags)
@@ -96,8 +97,16 @@ func recordFlags(r *Record) (flags uint64) {
 	set(len(r.Values) > 0, flagValues)
 	set(r.Device == r.Name, flagDeviceIsName)
 	set(r.Quality == Uncertain, flagUncertain)
-	set(r.Quality == Bad, flagBad)
+	set(r.Quality >= Bad, flagBad)
 	return flags
+}
+
+// storable reports whether t fits the stored form: 64 bits of nanoseconds reach
+// from 1677 to 2262. Other times, such as the 1601 and 9999 of OPC UA Part 6,
+// 5.2.2.5 ("no time"), are stored as not given.
+func storable(t time.Time) bool {
+	const second = int64(time.Second)
+	return t.Unix() > math.MinInt64/second && t.Unix() < math.MaxInt64/second
 }
 
 func appendText(dst []byte, s string) []byte {
@@ -106,7 +115,7 @@ func appendText(dst []byte, s string) []byte {
 
 func appendValue(dst []byte, v *Value) []byte {
 	dst = appendText(dst, v.Name)
-	head := byte(v.kind) | byte(v.Quality)<<4
+	head := byte(v.kind) | byte(min(v.Quality, Bad))<<4
 	if v.Unit != "" {
 		head |= 1 << 6
 	}
@@ -148,11 +157,20 @@ type RecordDecoder struct {
 const (
 	keepTextBytes = 256
 	keepTexts     = 4096
+	keepValues    = 64 << 10
 )
 
 // Reset lets the decoder reuse the memory of the values and tags it has
 // returned: records decoded before are no longer valid.
-func (d *RecordDecoder) Reset() { d.values, d.tags = d.values[:0], d.tags[:0] }
+func (d *RecordDecoder) Reset() {
+	d.values, d.tags = d.values[:0], d.tags[:0]
+	if cap(d.values) > keepValues {
+		d.values = nil
+	}
+	if cap(d.tags) > keepValues {
+		d.tags = nil
+	}
+}
 
 // Decode reads the stored form p into r, replacing all of it. The payload
 // points into p.
@@ -205,10 +223,7 @@ func (d *RecordDecoder) decodeRest(r *Record, c *cut, flags uint64) {
 		r.ContentType = c.text()
 	}
 	if flags&flagPayload != 0 {
-		r.Payload = c.bytes()
-		if r.Payload == nil {
-			r.Payload = []byte{}
-		}
+		r.Payload = c.bytes() // not nil, though it may be empty
 	}
 	if flags&flagValues != 0 {
 		from := len(d.values)

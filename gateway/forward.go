@@ -37,7 +37,7 @@ type keeper interface{ Put(entries [][]byte) error }
 //
 // A batch is released only when the far side has confirmed it, and the next
 // one is sent only when that release is on disk: after a crash at most one
-// batch is sent twice. Under flow the release rides on the next commit of
+// batch is sent twice, or more while the disk takes no writes. Under flow the release rides on the next commit of
 // records, so that only a drain pays for a commit of its own.
 type forwarder struct {
 	name, typ  string
@@ -53,19 +53,24 @@ type forwarder struct {
 	lastSent   atomic.Int64
 
 	chunk   buffer.Chunk
+	lane    int  // of the chunk
+	held    bool // the chunk was read and is not a batch yet
 	dec     RecordDecoder
-	batch   *Batch // being sent; nil when there is none
-	next    uint64 // seq after the batch
-	lost    uint64 // seqs the batch reports as lost
-	letters [][]byte
+	items   []Item   // memory of the batch
+	batch   *Batch   // being sent; nil when there is none
+	next    uint64   // seq after the batch
+	lost    uint64   // seqs the batch reports as lost
+	decided bool     // the far side has what it takes of the batch; only the rest is to be kept
+	letters [][]byte // what the far side refuses for good
+	unread  int      // the first of letters, which could not be decoded
+	doubt   bool     // the last session failed after it was connected
 	wait    backoff
 }
 
 // run forwards until ctx ends; a batch being sent then has until hard ends.
 func (f *forwarder) run(ctx, hard context.Context) {
-	f.wait = backoff{min: retryMin, max: retryMax}
 	defer func() {
-		if err := f.sink.Close(); err != nil {
+		if err := recovered(f.sink.Close); err != nil {
 			f.log.Warn("close sink", "error", err)
 		}
 		f.link.end(Stopped, nil)
@@ -99,14 +104,18 @@ func (f *forwarder) session(ctx, hard context.Context) error {
 	if err := f.sink.Connect(ctx); err != nil {
 		return err
 	}
-	f.link.up()
+	if !f.doubt {
+		f.link.up()
+	}
 	for ctx.Err() == nil {
+		f.doubt = true // until it turns out otherwise
 		if f.batch == nil {
 			if err := f.fill(); err != nil {
 				return err
 			}
 		}
 		if f.batch == nil {
+			f.proven()
 			select {
 			case <-f.queue.Ready():
 			case <-ctx.Done():
@@ -117,6 +126,7 @@ func (f *forwarder) session(ctx, hard context.Context) error {
 		if err := f.send(hard); err != nil {
 			return err
 		}
+		f.proven()
 		f.wait.reset()
 		if n >= flowBatch && n < fullBatch && !sleep(ctx, linger) {
 			return nil
@@ -125,27 +135,37 @@ func (f *forwarder) session(ctx, hard context.Context) error {
 	return nil
 }
 
+// proven notes that the session does what it is for. A far side that takes
+// connections and no records is not "up".
+func (f *forwarder) proven() {
+	f.doubt = false
+	f.link.up()
+}
+
 // fill makes the next batch from the first lane that has records.
 func (f *forwarder) fill() error {
-	for lane := range f.lanes {
+	for lane := 0; lane < f.lanes && !f.held; lane++ {
 		if err := f.queue.Read(lane, buffer.Limit{Records: maxBatchRecords, Bytes: maxBatchBytes}, &f.chunk); err != nil {
 			return err
 		}
-		b := &Batch{Lane: Lane(lane), Generation: f.generation}
-		switch {
-		case f.chunk.Loss != nil:
-			b.Items = []Item{{Seq: f.chunk.Loss.First, Record: f.lossRecord(Lane(lane), f.chunk.Loss)}}
-			f.lost = f.chunk.Loss.Count()
-		case len(f.chunk.Records) > 0:
-			b.Items = make([]Item, 0, len(f.chunk.Records))
-			f.decode(b)
-			f.lost = 0
-		default:
-			continue
-		}
-		f.batch, f.next = b, f.chunk.Next()
+		f.lane, f.held = lane, f.chunk.Loss != nil || len(f.chunk.Records) > 0
+	}
+	if !f.held {
 		return nil
 	}
+	b := &Batch{Lane: Lane(f.lane), Generation: f.generation, Items: f.items[:0]}
+	f.letters, f.lost = f.letters[:0], 0
+	if f.chunk.Loss != nil {
+		b.Items = append(b.Items, Item{Seq: f.chunk.Loss.First, Record: f.lossRecord(b.Lane, f.chunk.Loss)})
+		f.lost = f.chunk.Loss.Count()
+	} else {
+		f.decode(b)
+	}
+	if f.items = b.Items; cap(f.items) > 4*maxBatchRecords {
+		f.items = nil
+	}
+	f.batch, f.next, f.unread = b, f.chunk.Next(), len(f.letters)
+	f.held, f.decided = false, false
 	return nil
 }
 
@@ -153,7 +173,6 @@ func (f *forwarder) fill() error {
 // goes to the dead letters as it is.
 func (f *forwarder) decode(b *Batch) {
 	f.dec.Reset()
-	f.letters = f.letters[:0]
 	for i, p := range f.chunk.Records {
 		seq := f.chunk.First + uint64(i)
 		b.Items = append(b.Items, Item{Seq: seq})
@@ -168,41 +187,69 @@ func (f *forwarder) decode(b *Batch) {
 }
 
 // send sends the batch, keeps what is refused as dead letters and releases it.
+// When the dead letters cannot be stored, only that is tried again: what the
+// far side has confirmed is not sent twice.
 func (f *forwarder) send(hard context.Context) error {
-	b := f.batch
-	dead := len(f.letters)
-	if len(b.Items) > 0 {
-		err := f.sink.Send(hard, b)
-		var refused *RefusedError
-		if errors.As(err, &refused) {
-			for _, r := range refused.Refused {
-				it := &b.Items[r.Index]
-				f.letters = append(f.letters, f.letter(b.Lane, it.Seq, r.Reason, AppendRecord(nil, &it.Record)))
-			}
-		} else if err != nil {
-			f.letters = f.letters[:dead]
+	if !f.decided {
+		if err := f.offer(hard); err != nil {
 			return err
 		}
+		f.decided = true
 	}
 	if len(f.letters) > 0 {
 		if err := f.dead.Put(f.letters); err != nil {
-			f.letters = f.letters[:dead]
 			return err
 		}
 		f.log.Warn("records refused for good are kept as dead letters", "sink", f.name, "count", len(f.letters))
 	}
-	total := f.next - f.chunk.First - f.lost
-	kept := uint64(len(f.letters))
-	if f.lost > 0 {
-		kept = 0
+	r := buffer.Released{Lost: f.lost}
+	if f.lost == 0 {
+		r.Dead = uint64(len(f.letters))
+		r.Sent = f.next - f.chunk.First - r.Dead
 	}
-	f.queue.Release(int(b.Lane), f.next, buffer.Released{Sent: total - kept, Dead: kept, Lost: f.lost})
+	f.queue.Release(int(f.batch.Lane), f.next, r)
+	clear(f.letters)
 	f.batch, f.letters = nil, f.letters[:0]
 	f.lastSent.Store(f.clock.Now().UnixNano())
 	if err := f.queue.Sync(hard); err != nil && hard.Err() == nil {
 		f.log.Debug("write cursor", "sink", f.name, "error", err) // shown as the queue's state; a crash repeats, nothing is lost
 	}
 	return nil
+}
+
+// offer sends the batch to the far side and makes dead letters of what it refuses.
+func (f *forwarder) offer(hard context.Context) error {
+	clear(f.letters[f.unread:])
+	f.letters = f.letters[:f.unread]
+	if len(f.batch.Items) == 0 {
+		return nil
+	}
+	err := f.sink.Send(hard, f.batch)
+	var refused *RefusedError
+	if !errors.As(err, &refused) {
+		return err
+	}
+	seen := make(map[int]bool, len(refused.Refused))
+	for _, r := range refused.Refused {
+		if r.Index < 0 || r.Index >= len(f.batch.Items) {
+			return fmt.Errorf("send batch: the sink refused record %d of %d, which is a fault in the sink", r.Index, len(f.batch.Items))
+		}
+		if !seen[r.Index] {
+			seen[r.Index] = true
+			it := &f.batch.Items[r.Index]
+			f.letters = append(f.letters, f.letter(f.batch.Lane, it.Seq, r.Reason, f.stored(it)))
+		}
+	}
+	return nil
+}
+
+// stored returns the stored form of a record of the batch: the very bytes, if
+// it came from the queue.
+func (f *forwarder) stored(it *Item) []byte {
+	if f.lost > 0 {
+		return AppendRecord(nil, &it.Record)
+	}
+	return f.chunk.Records[it.Seq-f.chunk.First]
 }
 
 // lossRecord tells the far side what the queue lost.

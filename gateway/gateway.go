@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -50,6 +51,9 @@ type Gateway struct {
 
 // New prepares a gateway. It starts nothing and opens no connection.
 func New(o Options) (*Gateway, error) {
+	if o.Queue == nil || o.Dead == nil {
+		return nil, errors.New("make gateway: no queue or no dead letters given")
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -67,6 +71,9 @@ func New(o Options) (*Gateway, error) {
 	}
 	names := make([]string, 0, len(o.Sinks))
 	for _, s := range o.Sinks {
+		if slices.Contains(names, s.Name) {
+			return nil, fmt.Errorf("sink %s: two sinks have this name, and would share one place in the queue", s.Name)
+		}
 		names = append(names, s.Name)
 	}
 	for _, name := range o.Queue.Forget(names) {
@@ -80,7 +87,7 @@ func New(o Options) (*Gateway, error) {
 		g.cursors = append(g.cursors, cur)
 		g.forward = append(g.forward, &forwarder{name: s.Name, typ: s.Type, sink: s.Sink, queue: cur, lanes: len(LaneNames()),
 			dead: o.Dead, gateway: o.ID, generation: o.Queue.Generation(), log: o.Log, clock: o.Clock,
-			link: newLink(o.Log.With("sink", s.Name), o.Clock)})
+			link: newLink(o.Log.With("sink", s.Name), o.Clock), wait: backoff{min: retryMin, max: retryMax}})
 	}
 	return g, nil
 }
@@ -112,8 +119,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 	stopSources()
 	err := within(step, "stop sources", &sources)
 	stopForward()
-	time.AfterFunc(step, cut)
-	err = errors.Join(err, within(step+time.Second, "stop forwarders", &forwarders))
+	t := time.AfterFunc(step*3/4, cut) // and a quarter for the sinks to notice and close
+	defer t.Stop()
+	err = errors.Join(err, within(step, "stop forwarders", &forwarders))
 	cut()
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), step)
 	defer cancel()
@@ -144,6 +152,7 @@ func (g *Gateway) Status() Status {
 		s.Books.In += src.Received
 		s.Sources = append(s.Sources, src)
 	}
+	s.DeadLetters.Kept, s.DeadLetters.Evicted = g.o.Dead.Count()
 	for _, ln := range s.Queue.Lanes {
 		s.Books.Queued += ln.Next - 1
 	}

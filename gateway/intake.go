@@ -1,8 +1,11 @@
 package gateway
 
 import (
+	"context"
 	"fmt"
 	"iter"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,7 +40,11 @@ type Intake struct {
 	count sourceCounts
 
 	scratch []byte // the record being encoded
+	tagged  []Tag  // tags of the record being encoded
 	free    sync.Pool
+
+	open atomic.Int64  // deliveries whose done has not returned
+	idle chan struct{} // capacity 1: open has come down to 0
 }
 
 // sourceCounts is what SourceStatus shows.
@@ -54,13 +61,31 @@ type delivery struct {
 	batch  buffer.Batch
 	bad    int64
 	done   func(error)
+	parts  *parts      // set when the delivery is appended in several parts
+	last   bool        // the part that calls done
 	finish func(error) // d.finished, made once
 }
+
+// parts joins the answers to the parts of one delivery.
+type parts struct {
+	mu  sync.Mutex // guards err
+	err error      // the first
+}
+
+// Bounds of one part of a delivery: a codec may make any number of records of
+// one message, and the queue takes only so many at once.
+const (
+	partRecords = 8 << 10
+	partBytes   = 1 << 20
+)
+
+// maxCutText is how much of each text of a record stays when its content must go.
+const maxCutText = 1 << 10
 
 // NewIntake returns the intake for a source named name. It is exported for the
 // tests of adapters; the gateway makes its own.
 func NewIntake(name string, lane Lane, tags []Tag, q Appender, clock *Clock) *Intake {
-	return &Intake{name: name, lane: lane, tags: tags, queue: q, clock: clock, link: newLink(nil, clock)}
+	return &Intake{name: name, lane: lane, tags: tags, queue: q, clock: clock, link: newLink(nil, clock), idle: make(chan struct{}, 1)}
 }
 
 // Up says that data can flow: connected, subscribed, the device has answered.
@@ -75,7 +100,8 @@ func (in *Intake) Note(format string, args ...any) {
 		in.count.notes = nil
 		return
 	}
-	if text := fmt.Sprintf(format, args...); len(in.count.notes) < 16 {
+	text := fmt.Sprintf(format, args...)
+	if len(in.count.notes) < 16 && !slices.Contains(in.count.notes, text) {
 		in.count.notes = append(in.count.notes, text)
 	}
 }
@@ -93,40 +119,80 @@ func (in *Intake) Stamp(r *Record) {
 // committer's goroutine and must not block; nil is allowed. The source bounds
 // what it has delivered and not yet seen done.
 func (in *Intake) Deliver(recs []Record, done func(error)) {
+	in.open.Add(1)
+	d := in.part()
+	now := in.clock.Now()
+	trusted := in.clock.Trusted()
+	for i := range recs {
+		if d.batch.Len() >= partRecords || d.batch.Size() >= partBytes {
+			d = in.follow(d)
+		}
+		r := recs[i] // a copy: the caller's stays as it is
+		r.Source = in.name
+		if r.Received.IsZero() {
+			r.Received, r.ClockTrusted = now, trusted
+		}
+		r.Tags = in.tag(r.Tags)
+		in.encode(d, &r)
+	}
+	in.count.last.Store(now.UnixNano())
+	d.done, d.last = done, true
+	in.send(d)
+}
+
+// part returns an empty delivery.
+func (in *Intake) part() *delivery {
 	d, _ := in.free.Get().(*delivery)
 	if d == nil {
 		d = &delivery{in: in}
 		d.finish = d.finished
 	}
-	d.done = done
-	now := in.clock.Now()
-	trusted := in.clock.Trusted()
-	for i := range recs {
-		r := &recs[i]
-		r.Source = in.name
-		if r.Received.IsZero() {
-			r.Received, r.ClockTrusted = now, trusted
-		}
-		if len(r.Tags) == 0 {
-			r.Tags = in.tags
-		} else if len(in.tags) > 0 {
-			r.Tags = append(append(make([]Tag, 0, len(in.tags)+len(r.Tags)), in.tags...), r.Tags...)
-		}
-		in.encode(d, r)
+	return d
+}
+
+// follow appends d, which is full, and returns the part after it.
+func (in *Intake) follow(d *delivery) *delivery {
+	next := in.part()
+	if d.parts == nil {
+		d.parts = &parts{}
 	}
-	in.count.received.Add(int64(len(recs)))
+	next.parts = d.parts
+	in.send(d)
+	return next
+}
+
+// send counts d and appends it to the queue.
+func (in *Intake) send(d *delivery) {
+	in.count.received.Add(int64(d.batch.Len()))
 	in.count.bytes.Add(int64(d.batch.Size()))
-	in.count.last.Store(now.UnixNano())
 	in.queue.Append(int(in.lane), &d.batch, d.finish)
 }
 
+// tag joins the configured tags with those of a record. A configured key
+// cannot be replaced by what a device sends.
+func (in *Intake) tag(own []Tag) []Tag {
+	if len(own) == 0 {
+		return in.tags
+	}
+	if len(in.tags) == 0 {
+		return own
+	}
+	in.tagged = append(in.tagged[:0], in.tags...)
+	for _, t := range own {
+		if !slices.ContainsFunc(in.tags, func(fixed Tag) bool { return fixed.Key == t.Key }) {
+			in.tagged = append(in.tagged, t)
+		}
+	}
+	return in.tagged
+}
+
 // encode adds r to the delivery. A record too large for the queue is kept
-// without its payload and values, marked bad.
+// without its payload, values and own tags, marked bad.
 func (in *Intake) encode(d *delivery, r *Record) {
 	in.scratch = AppendRecord(in.scratch[:0], r)
 	if n := len(in.scratch); n > buffer.MaxRecordBytes {
-		cut := Record{Source: r.Source, Device: r.Device, Name: r.Name, Received: r.Received, Time: r.Time,
-			ClockTrusted: r.ClockTrusted, Quality: Bad,
+		cut := Record{Source: r.Source, Device: clip(r.Device), Name: clip(r.Name), Received: r.Received, Time: r.Time,
+			ClockTrusted: r.ClockTrusted, Tags: in.tags, Quality: Bad,
 			Reason: fmt.Sprintf("record of %d bytes exceeds the queue's limit of %d; its content was dropped", n, buffer.MaxRecordBytes)}
 		in.scratch = AppendRecord(in.scratch[:0], &cut)
 		d.bad++
@@ -139,21 +205,63 @@ func (in *Intake) encode(d *delivery, r *Record) {
 	}
 }
 
+// clip returns the beginning of a text that may be huge.
+func clip(s string) string { return strings.ToValidUTF8(s[:min(len(s), maxCutText)], "") }
+
 // finished is called by the queue.
 func (d *delivery) finished(err error) {
-	c, n, done := &d.in.count, int64(d.batch.Len()), d.done
+	in, n := d.in, int64(d.batch.Len())
 	if err == nil {
-		c.queued.Add(n)
-		c.bad.Add(d.bad)
+		in.count.queued.Add(n)
+		in.count.bad.Add(d.bad)
 	} else {
-		c.refused.Add(n)
+		in.count.refused.Add(n)
 	}
+	if p := d.parts; p != nil {
+		p.mu.Lock()
+		if p.err == nil {
+			p.err = err
+		}
+		err = p.err
+		p.mu.Unlock()
+	}
+	done, last := d.done, d.last
 	d.batch.Reset()
-	d.done, d.bad = nil, 0
-	d.in.free.Put(d)
+	d.done, d.parts, d.last, d.bad = nil, nil, false, 0
+	in.free.Put(d)
+	if last {
+		in.answer(done, err)
+	}
+}
+
+// answer tells the source. A panic in done must not end the committer.
+func (in *Intake) answer(done func(error), err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			in.link.panicked(r)
+		}
+		if in.open.Add(-1) == 0 {
+			select {
+			case in.idle <- struct{}{}:
+			default:
+			}
+		}
+	}()
 	if done != nil {
 		done(err)
 	}
+}
+
+// settle waits until every delivery is answered, or ctx ends (false).
+func (in *Intake) settle(ctx context.Context) bool {
+	for in.open.Load() > 0 {
+		select {
+		case <-in.idle:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return ctx.Err() == nil
 }
 
 // Status returns what the source did; typ is its configured type.

@@ -1,10 +1,12 @@
 package gateway
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"time"
 )
@@ -20,6 +22,8 @@ type link struct {
 	since   time.Time
 	err     string
 	retries int64
+	panics  int64           // since the start
+	told    map[string]bool // shapes of the errors logged since it was last up
 	next    time.Time
 	upAt    time.Time // monotonic; zero while not up
 }
@@ -60,7 +64,7 @@ func (l *link) up() {
 	} else {
 		l.log.Info("up")
 	}
-	l.err, l.retries, l.next, l.upAt = "", 0, time.Time{}, time.Now()
+	l.err, l.retries, l.told, l.next, l.upAt = "", 0, nil, time.Time{}, time.Now()
 }
 
 // down notes a failure and when the next try is made.
@@ -69,12 +73,51 @@ func (l *link) down(err error, pause time.Duration) {
 	defer l.mu.Unlock()
 	changed := l.set(Down)
 	text := err.Error()
-	if changed || l.err != text {
-		l.log.Warn("down", "error", err, "next_try_in", pause.Round(time.Millisecond))
+	var p *panicError
+	if errors.As(err, &p) {
+		l.panics++
+	}
+	if l.tell(text) || changed {
+		attrs := []any{"error", text, "next_try_in", pause.Round(time.Millisecond)}
+		if p != nil {
+			attrs = append(attrs, "stack", string(p.stack))
+		}
+		l.log.Warn("down", attrs...)
 	}
 	l.err, l.upAt = text, time.Time{}
 	l.retries++
 	l.next = l.clock.Now().Add(pause)
+}
+
+// maxTold bounds how many different errors are logged while it is down.
+const maxTold = 8
+
+// tell reports whether an error is to be logged: its like was not since it was
+// last up. Digits and dots do not count: ports and times change with each try.
+// l.mu is held.
+func (l *link) tell(text string) bool {
+	shape := strings.Map(func(r rune) rune {
+		if r >= '0' && r <= '9' || r == '.' {
+			return -1
+		}
+		return r
+	}, text)
+	if l.told[shape] || len(l.told) >= maxTold {
+		return false
+	}
+	if l.told == nil {
+		l.told = map[string]bool{}
+	}
+	l.told[shape] = true
+	return true
+}
+
+// panicked notes a panic in a callback.
+func (l *link) panicked(value any) {
+	l.mu.Lock()
+	l.panics++
+	l.mu.Unlock()
+	l.log.Error("panic in done", "panic", value, "stack", string(debug.Stack()))
 }
 
 // end notes that it will not be tried again, and why.
@@ -103,7 +146,7 @@ func (l *link) upFor() time.Duration {
 func (l *link) status() Link {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	s := Link{State: l.state, Since: l.since, Error: l.err, Retries: l.retries}
+	s := Link{State: l.state, Since: l.since, Error: l.err, Retries: l.retries, Panics: l.panics}
 	if !l.next.IsZero() {
 		next := l.next
 		s.NextTry = &next
@@ -130,11 +173,20 @@ func (b *backoff) next() time.Duration {
 
 func (b *backoff) reset() { b.n = 0 }
 
-// recovered runs fn and turns a panic into an error with its stack.
+// panicError is a panic that was recovered.
+type panicError struct {
+	value any
+	stack []byte
+}
+
+// Error implements error. The stack is logged and not part of the message.
+func (p *panicError) Error() string { return fmt.Sprintf("panic: %v", p.value) }
+
+// recovered runs fn and turns a panic into a *panicError.
 func recovered(fn func() error) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
+			err = &panicError{r, debug.Stack()}
 		}
 	}()
 	return fn()

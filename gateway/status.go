@@ -33,7 +33,14 @@ type Status struct {
 	Sources      []SourceStatus `json:"sources"`
 	Queue        QueueStatus    `json:"queue"`
 	Sinks        []SinkStatus   `json:"sinks"`
+	DeadLetters  LetterStatus   `json:"dead_letters"`
 	Books        Books          `json:"books"`
+}
+
+// LetterStatus is the state of the store of dead letters.
+type LetterStatus struct {
+	Kept    int   `json:"kept"`    // entries that wait for a person
+	Evicted int64 `json:"evicted"` // deleted to keep its byte budget, since the start
 }
 
 // Link is the state of a connection and why.
@@ -43,6 +50,7 @@ type Link struct {
 	Error   string     `json:"error,omitempty"` // of the last failure, while not up
 	Retries int64      `json:"retries"`         // failed tries since it was last up
 	NextTry *time.Time `json:"next_try,omitempty"`
+	Panics  int64      `json:"panics,omitempty"` // recovered since the start; each is a bug to report
 }
 
 // SourceStatus counts since the start of the process.

@@ -27,7 +27,9 @@ func (e *RetryAfterError) Error() string { return e.Err.Error() }
 func (e *RetryAfterError) Unwrap() error { return e.Err }
 
 // supervise runs a source until ctx ends or it fails for good: it recovers
-// from panics and pauses between tries with back-off and jitter.
+// from panics and pauses between tries with back-off and jitter. It tries
+// again only when the queue has answered what the last try delivered: a queue
+// that does not answer must not collect deliveries of ever new connections.
 func supervise(ctx context.Context, name string, src Source, in *Intake) {
 	wait := backoff{min: retryMin, max: retryMax}
 	for {
@@ -54,7 +56,7 @@ func supervise(ctx context.Context, name string, src Source, in *Intake) {
 			pause = max(pause, after.After)
 		}
 		in.link.down(err, pause)
-		if !sleep(ctx, pause) {
+		if !sleep(ctx, pause) || !in.settle(ctx) {
 			in.link.end(Stopped, nil)
 			return
 		}

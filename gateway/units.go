@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"fmt"
+	"io"
 	"math"
 	"os"
 	"path/filepath"
@@ -50,8 +51,15 @@ func (s *Size) UnmarshalText(b []byte) (err error) {
 	return err
 }
 
-// MarshalText implements encoding.TextMarshaler.
-func (s Size) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+// MarshalText implements encoding.TextMarshaler. What it writes reads as the
+// same size: in bytes where String would round.
+func (s Size) MarshalText() ([]byte, error) {
+	text := s.String()
+	if back, err := ParseSize(text); err != nil || back != s {
+		text = strconv.FormatInt(int64(s), 10) + "B"
+	}
+	return []byte(text), nil
+}
 
 // String returns the size in the largest binary unit that keeps it readable.
 func (s Size) String() string {
@@ -75,7 +83,12 @@ func (s Secret) String() string {
 	return "(secret)"
 }
 
-// GoString hides the secret in %#v.
+// Format hides the secret in every verb of fmt: %d of a text prints it whole.
+// A struct that holds a Secret in an unexported field still prints it: keep
+// the field exported, or do not print the struct.
+func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
+
+// GoString hides the secret from those who ask for Go syntax.
 func (s Secret) GoString() string { return s.String() }
 
 // MarshalText hides the secret in every encoding.

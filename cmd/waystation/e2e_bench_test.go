@@ -89,6 +89,7 @@ func BenchmarkEndToEnd(b *testing.B) {
 	b.ReportMetric(float64(idle)/(1<<20), "idle-MiB")
 	b.ReportMetric(float64(p.rss())/(1<<20), "flow-MiB")
 	b.ReportMetric(0, "ns/op")
+	p.stop() // in order, so that a profile is written
 }
 
 // BenchmarkLatency states the time from sending a message to its arrival at a

@@ -26,7 +26,7 @@ import (
 func built(t testing.TB, name string) string {
 	t.Helper()
 	dir := filepath.Join(os.TempDir(), fmt.Sprintf("waystation-test-%d", os.Getpid()))
-	path := filepath.Join(dir, name)
+	path := filepath.Join(dir, filepath.Base(name))
 	if _, err := os.Stat(path); err == nil {
 		return path
 	}
@@ -59,7 +59,11 @@ type proc struct {
 func startGateway(t testing.TB, config string) *proc {
 	t.Helper()
 	p := &proc{t: t, config: config}
-	p.cmd = exec.Command(built(t, "waystation"), "run", "-c", config)
+	args := []string{"run", "-c", config}
+	if f := os.Getenv("BENCH_CPUPROFILE"); f != "" {
+		args = append(args, "-cpuprofile", f)
+	}
+	p.cmd = exec.Command(built(t, "waystation"), args...)
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	errOut, err := p.cmd.StderrPipe()
 	if err != nil {

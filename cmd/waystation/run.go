@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"runtime/pprof"
 	"sort"
 	"syscall"
 
@@ -33,6 +34,7 @@ func run(args []string, errOut io.Writer, all []gateway.Adapter) int {
 	fs := flag.NewFlagSet("waystation run", flag.ContinueOnError)
 	fs.SetOutput(errOut)
 	file := fs.String("c", "/etc/waystation.yaml", "configuration file")
+	profile := fs.String("cpuprofile", "", "write a CPU profile of the whole run to this file, for go tool pprof")
 	if err := fs.Parse(args); err != nil {
 		return exitUsage
 	}
@@ -54,6 +56,18 @@ func run(args []string, errOut io.Writer, all []gateway.Adapter) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	log := logger(cfg.Log, errOut)
+	if *profile != "" {
+		f, err := os.Create(*profile)
+		if err != nil {
+			_, _ = fmt.Fprintln(errOut, err)
+			return exitFound
+		}
+		defer func() { pprof.StopCPUProfile(); _ = f.Close() }()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			_, _ = fmt.Fprintln(errOut, err)
+			return exitFound
+		}
+	}
 	if err := serve(ctx, cfg, log); err != nil {
 		log.Error("stopped", "error", err)
 		return exitFound

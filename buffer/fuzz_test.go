@@ -1,0 +1,127 @@
+package buffer
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"hash/crc32"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+)
+
+// reseal makes the checksum of a changed block right.
+func reseal(p []byte) {
+	table := crc32.MakeTable(crc32.Castagnoli)
+	binary.BigEndian.PutUint32(p[32:], crc32.Update(crc32.Checksum(p[:32], table), table, p[blockHeader:]))
+}
+
+// FuzzBlockDecode: no bytes make the decoder panic, also with a right
+// checksum; what is accepted gives the same records when encoded again.
+func FuzzBlockDecode(f *testing.F) {
+	for name := range goldenBlocks {
+		p, err := os.ReadFile(filepath.Join("testdata", name))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(p, false)
+		f.Add(p, true)
+	}
+	f.Add([]byte(blockMagic), true)
+	k := newCoder(Zstd)
+	coders := []*coder{newCoder(None), newCoder(S2), k}
+	f.Fuzz(func(t *testing.T, p []byte, right bool) {
+		if right && len(p) >= blockHeader {
+			p = bytes.Clone(p)
+			reseal(p)
+		}
+		dst := []byte("kept")
+		out, b, err := k.decode(dst, p)
+		if string(out[:4]) != "kept" {
+			t.Fatal("what was before is gone")
+		}
+		if err != nil {
+			if !errors.Is(err, errDamaged) && !errors.Is(err, ErrNewerFormat) {
+				t.Fatalf("unknown error %v", err)
+			}
+			return
+		}
+		first, end, ok := blockEnd(p)
+		if !ok || first != b.first || end != b.first+uint64(b.count) || b.count == 0 {
+			t.Fatalf("block %d..%d, decoded %+v", first, end, b)
+		}
+		for _, c := range coders {
+			enc, err := c.encode(nil, b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, again, err := k.decode(nil, enc)
+			if err != nil || again.first != b.first || again.count != b.count || again.when != b.when || !bytes.Equal(again.raw, b.raw) {
+				t.Fatalf("codec %d: %v, %+v", c.codec, err, again)
+			}
+		}
+	})
+}
+
+// FuzzJournal: no panic, and what is accepted is written back the same.
+func FuzzJournal(f *testing.F) {
+	f.Add(encodeJournal(nil))
+	f.Add(encodeJournal([]Loss{{First: 1, Last: 9, From: fromMilli(7), Reason: ReasonEvicted, Exact: true}, {First: 20, Last: 20, Reason: "?"}}))
+	f.Fuzz(func(t *testing.T, p []byte) {
+		j, err := decodeJournal(p)
+		if err != nil {
+			return
+		}
+		again, err := decodeJournal(encodeJournal(j))
+		if err != nil || !slices.Equal(j, again) {
+			t.Fatalf("%v: %+v, then %+v", err, j, again)
+		}
+		for _, l := range j {
+			if got := findLoss(j, l.First, l.Last); got.First != l.First || got.Last < got.First || got.Last > l.Last {
+				t.Fatalf("%+v described as %+v", l, got)
+			}
+		}
+	})
+}
+
+// FuzzBatchFrame: framed bytes are cut without a panic and put together again.
+func FuzzBatchFrame(f *testing.F) {
+	b := &Batch{}
+	for _, r := range []string{"", "a", "record", string(make([]byte, 300))} {
+		b.Add([]byte(r))
+	}
+	f.Add(b.buf)
+	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01})
+	f.Fuzz(func(t *testing.T, p []byte) {
+		again := &Batch{}
+		rest := p
+		for len(rest) > 0 {
+			rec, after, ok := nextFramed(rest)
+			if !ok {
+				break
+			}
+			if len(after) >= len(rest) {
+				t.Fatal("no progress")
+			}
+			again.Add(rec)
+			rest = after
+		}
+		n := 0
+		var recs [][]byte
+		for r := range again.Records() {
+			recs = append(recs, r)
+			n++
+		}
+		if n != again.Len() || again.Size() > len(p) {
+			t.Fatalf("%d records of %d, %d bytes of %d", n, again.Len(), again.Size(), len(p))
+		}
+		twice := &Batch{}
+		for _, r := range recs {
+			twice.Add(r)
+		}
+		if !bytes.Equal(again.buf, twice.buf) {
+			t.Fatal("records differ")
+		}
+	})
+}

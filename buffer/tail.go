@@ -1,0 +1,68 @@
+package buffer
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"syscall"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// checkLast returns ErrNewerFormat when the last block of a segment is whole
+// and of a version or codec that this one does not know.
+func (k *coder) checkLast(tx *bolt.Tx) error {
+	b := tx.Bucket([]byte(bucketBlocks))
+	if b == nil {
+		return fmt.Errorf("%w: no block bucket", errDamaged)
+	}
+	c := b.Cursor()
+	key, _ := c.Last()
+	first, _, ok := splitKey(key)
+	if !ok {
+		return nil
+	}
+	var stored []byte
+	for at, v := c.Seek(pieceKey(first, 0)); at != nil && len(v) <= pieceBytes; at, v = c.Next() {
+		stored = append(stored, v...)
+	}
+	if err := k.check(stored); errors.Is(err, ErrNewerFormat) {
+		return err
+	}
+	return nil
+}
+
+// check tells whether p is a whole block as it was written, and one that this
+// version can read.
+func (k *coder) check(p []byte) error {
+	if len(p) < blockHeader || string(p[:2]) != blockMagic {
+		return fmt.Errorf("%w: no header", errDamaged)
+	}
+	if crc32.Update(crc32.Checksum(p[:32], k.crc), k.crc, p[blockHeader:]) != binary.BigEndian.Uint32(p[32:]) {
+		return fmt.Errorf("%w: checksum differs", errDamaged)
+	}
+	if p[2] != blockVersion {
+		return fmt.Errorf("%w: block version %d, this version reads %d", ErrNewerFormat, p[2], blockVersion)
+	}
+	if p[3] > codecZstd {
+		return fmt.Errorf("%w: codec %d of a block", ErrNewerFormat, p[3])
+	}
+	return nil
+}
+
+// isDamage tells bytes that are not what was written from a file that this
+// process could not get at just now (too many open files, no memory for the
+// map, no permission): only the former are set aside.
+func isDamage(err error) bool {
+	var errno syscall.Errno
+	switch {
+	case err == nil, errors.Is(err, ErrNewerFormat), errors.Is(err, ErrClosed), errors.Is(err, errMoved), errors.Is(err, bolt.ErrTimeout):
+		return false
+	case errors.Is(err, errDamaged):
+		return true
+	case errors.As(err, &errno):
+		return errno == syscall.EIO || errno == syscall.EUCLEAN || errno == syscall.EBADMSG
+	}
+	return true
+}

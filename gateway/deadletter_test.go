@@ -1,0 +1,71 @@
+package gateway
+
+import (
+	"encoding/hex"
+	"errors"
+	"os"
+	"path/filepath"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/waystation-iot/waystation/buffer"
+)
+
+// Stored dead letters stay readable.
+func TestGoldenDeadLetter(t *testing.T) {
+	f := &forwarder{name: "shore", generation: "0123abcd", clock: NewClock(func() time.Time { return sampleTime }, nil)}
+	want := DeadLetter{ID: 9, Sink: "shore", Generation: "0123abcd", Lane: LaneBulk, Seq: 300, At: sampleTime, Reason: "too large", Stored: storedRecord(1)}
+	stored := f.letter(want.Lane, want.Seq, want.Reason, want.Stored)
+	path := filepath.Join("testdata", "deadletter-v1.golden")
+	if _, err := os.Stat(path); *update && errors.Is(err, os.ErrNotExist) {
+		if err := os.WriteFile(path, []byte(hex.Dump(stored)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dump, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden := undump(t, string(dump))
+	got, err := parseDeadLetter(9, golden)
+	if got.At.Equal(want.At) {
+		got.At = want.At
+	}
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, %v, want %+v", got, err, want)
+	}
+	if string(golden) != string(stored) {
+		t.Errorf("the stored form has changed: write a new version instead\n%x\n%x", stored, golden)
+	}
+	for n := range len(golden) - len(want.Stored) {
+		if _, err := parseDeadLetter(1, golden[:n]); !errors.Is(err, ErrRecordFormat) {
+			t.Fatalf("the first %d bytes: %v", n, err)
+		}
+	}
+}
+
+// What cannot be read is listed all the same, and hides nothing behind it.
+func TestUnreadableDeadLettersAreListed(t *testing.T) {
+	s, err := buffer.OpenShelf(t.TempDir(), 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l, err := DeadLetters(s, 0, 10); len(l) != 0 || err != nil {
+		t.Fatalf("an empty shelf lists %v, %v", l, err)
+	}
+	f := &forwarder{name: "shore", clock: SystemClock()}
+	if err := s.Put([][]byte{f.letter(0, 1, "a", nil), []byte("junk"), {}, f.letter(0, 2, "b", nil)}); err != nil {
+		t.Fatal(err)
+	}
+	l, err := DeadLetters(s, 0, 10)
+	if err != nil || len(l) != 4 || l[0].Reason != "a" || l[1].ID != 2 || l[1].Reason == "" || l[2].Reason == "" || l[3].Reason != "b" {
+		t.Errorf("listed %+v, %v", l, err)
+	}
+	if l, err = DeadLetters(s, 2, 1); err != nil || len(l) != 1 || l[0].ID != 3 {
+		t.Errorf("a page lists %+v, %v", l, err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,6 @@
+//go:build !race
+
+package gateway
+
+// poolDrops: see race_test.go.
+const poolDrops = 0
