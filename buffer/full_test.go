@@ -98,7 +98,7 @@ func TestFullDisk(t *testing.T) {
 	if err := os.Remove(other); err != nil {
 		t.Fatal(err)
 	}
-	fill(t, l, lot{0, n+100, 1000, 100, 100})
+	fill(t, l, lot{0, n + 100, 1000, 100, 100})
 	if r := drain(t, c, 0, 100); r.got != 1100 || len(r.losses) != 0 {
 		t.Fatalf("read %+v", r)
 	}
