@@ -30,11 +30,11 @@ func (c *Chunk) Next() uint64 {
 	return c.First + uint64(len(c.Records))
 }
 
-// Limit bounds a Read. Whole blocks are read: a chunk may exceed the limit by
-// one block.
+// Limit bounds a Read. Blocks are read whole, and at least one: only a first
+// block that is larger than the limit exceeds it.
 type Limit struct {
-	Records int // stop once so many records were read
-	Bytes   int // or so many bytes, framed
+	Records int // at most so many records
+	Bytes   int // and so many bytes, framed
 }
 
 // errMoved says that the segment went away while it was read.
@@ -149,13 +149,14 @@ func (l *Log) gather(s *segment, pos, end uint64, ch *Chunk) (found uint64, err 
 				if found = max(pos, first); found > pos {
 					return nil
 				}
-			} else if records >= ch.lim.Records || size >= ch.lim.Bytes {
-				ch.follow = first
-				break
 			}
 			if _, blockEnd, ok := blockEnd(v); ok {
 				records += int(min(blockEnd-first, maxSegmentRecords))
 				size += int(min(rawLength(v), maxRawBlock))
+			}
+			if len(ch.places) > 0 && (records > ch.lim.Records || size > ch.lim.Bytes) {
+				ch.follow = first
+				break
 			}
 			if k, v, err = ch.takeBlock(c, first, v); err != nil {
 				return err

@@ -11,16 +11,31 @@ import (
 	"github.com/waystation-iot/waystation/buffer"
 )
 
-// Bounds of a batch to a sink. Under flow a batch below fullBatch waits for
-// linger before the next is begun, so that the far side gets few large
+// Bounds of a batch to a sink. Under flow, after a batch that was not full, a
+// while is waited before the next is begun, so that the far side gets few large
 // requests; a trickle (batches below flowBatch) is never delayed.
 const (
-	maxBatchRecords = 2000
+	maxBatchRecords = 2048
 	maxBatchBytes   = 1 << 20
-	fullBatch       = 1000
 	flowBatch       = 32
+	denseBatch      = 256
+	fullBatch       = maxBatchRecords * 3 / 4
 	linger          = 20 * time.Millisecond
+	denseLinger     = 40 * time.Millisecond
 )
+
+// pauseAfter is how long to wait after a batch of n records. The costs of a
+// batch (requests, wake-ups, compression that begins anew) are spread over more
+// records the longer it is; the denser the flow, the more a longer wait gathers.
+func pauseAfter(n int) time.Duration {
+	switch {
+	case n < flowBatch, n >= fullBatch: // a trickle, or a backlog
+		return 0
+	case n < denseBatch:
+		return linger
+	}
+	return denseLinger
+}
 
 // Reader is the end of the queue that a forwarder reads; *buffer.Cursor is one.
 type Reader interface {
@@ -128,7 +143,7 @@ func (f *forwarder) session(ctx, hard context.Context) error {
 		}
 		f.proven()
 		f.wait.reset()
-		if n >= flowBatch && n < fullBatch && !sleep(ctx, linger) {
+		if !sleep(ctx, pauseAfter(n)) {
 			return nil
 		}
 	}

@@ -23,7 +23,7 @@ type farSide struct {
 	got  []arrival
 	dead map[uint64]bool // seqs it has refused
 	more map[uint64]int  // how often a seq was taken without the gateway hearing of it
-	busy atomic.Bool     // Send waits for its answer
+	open atomic.Int64    // calls of Send that were neither answered nor ended by ctx
 }
 
 // arrival is one record that the far side has taken.
@@ -39,12 +39,12 @@ func (s *farSide) Close() error                  { return nil }
 
 // Send takes the batch, all of it or a part, and answers what was drawn.
 func (s *farSide) Send(ctx context.Context, b *Batch) error {
-	s.busy.Store(true)
-	defer s.busy.Store(false)
+	s.open.Add(1)
 	var answer string
 	select {
 	case answer = <-s.answers:
 	case <-ctx.Done():
+		s.open.Add(-1)
 		return ctx.Err()
 	}
 	s.mu.Lock()
@@ -144,6 +144,7 @@ func (m *model) add(n int) {
 func (m *model) answer(a string) bool {
 	select {
 	case m.far.answers <- a:
+		m.far.open.Add(-1)
 		return true
 	case <-time.After(2 * time.Millisecond):
 		return false // nothing is waiting
@@ -245,7 +246,7 @@ func (m *model) released() uint64 { return m.cur.Stats()[LaneTelemetry].Next }
 // was sent before it is released on disk.
 func (m *model) crash() {
 	m.add(1)
-	for !m.far.busy.Load() {
+	for m.far.open.Load() == 0 {
 		<-time.After(time.Millisecond)
 	}
 	dir := m.dir + "x"

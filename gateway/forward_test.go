@@ -286,7 +286,8 @@ func TestLossIsReported(t *testing.T) {
 
 // Under flow batches wait a little for more; a trickle is not delayed.
 func TestLinger(t *testing.T) {
-	for n, want := range map[int]time.Duration{flowBatch - 1: 0, flowBatch: linger, fullBatch - 1: linger, fullBatch: 0} {
+	for n, want := range map[int]time.Duration{flowBatch - 1: 0, flowBatch: linger, denseBatch - 1: linger, denseBatch: denseLinger,
+		fullBatch - 1: denseLinger, fullBatch: 0} {
 		synctest.Test(t, func(t *testing.T) {
 			var at []time.Time
 			f := startForwarder(&fakeSink{send: func(context.Context, *Batch) error { at = append(at, time.Now()); return nil }})

@@ -154,19 +154,7 @@ func TestGatewayEndToEnd(t *testing.T) {
 		t.Errorf("closed %d and %d times, source %s, sink %s", shore.closed, lab.closed, s.Sources[0].State, s.Sinks[0].State)
 	}
 
-	shelf, err := buffer.OpenShelf(dir, 1<<20)
-	if err != nil {
-		t.Fatal(err)
-	}
-	letters, err := DeadLetters(shelf, 0, 10)
-	var r Record
-	if err != nil || len(letters) != 1 || letters[0].Sink != "lab" || letters[0].Reason != "no such topic" || letters[0].Lane != LaneTelemetry ||
-		new(RecordDecoder).Decode(&r, letters[0].Stored) != nil || r.Name != "7" || letters[0].Seq != 7 || letters[0].Generation != s.Queue.Generation {
-		t.Errorf("dead letters %+v of record %+v, %v", letters, r, err)
-	}
-	if err := shelf.Close(); err != nil {
-		t.Error(err)
-	}
+	checkLetter(t, dir, s.Queue.Generation)
 
 	again := newCollect() // after the restart nothing is sent twice
 	g = start(t, dir, Options{Sources: o.Sources[:1], Sinks: []SinkSpec{{"shore", "fake", again}}})
@@ -177,6 +165,24 @@ func TestGatewayEndToEnd(t *testing.T) {
 		t.Errorf("%+v, %+v", s.DeadLetters, s.Books)
 	}
 	if err := g.stop(t); err != nil {
+		t.Error(err)
+	}
+}
+
+// checkLetter: the one dead letter of the test above is listed with its record.
+func checkLetter(t *testing.T, dir, generation string) {
+	t.Helper()
+	shelf, err := buffer.OpenShelf(dir, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	letters, err := DeadLetters(shelf, 0, 10)
+	var r Record
+	if err != nil || len(letters) != 1 || letters[0].Sink != "lab" || letters[0].Reason != "no such topic" || letters[0].Lane != LaneTelemetry ||
+		new(RecordDecoder).Decode(&r, letters[0].Stored) != nil || r.Name != "7" || letters[0].Seq != 7 || letters[0].Generation != generation {
+		t.Errorf("dead letters %+v of record %+v, %v", letters, r, err)
+	}
+	if err := shelf.Close(); err != nil {
 		t.Error(err)
 	}
 }

@@ -14,7 +14,7 @@ import (
 
 // defaultRepeats is how many records a gateway with delivery at-least-once may
 // repeat across a kill -9: those of one batch.
-const defaultRepeats = 2000
+const defaultRepeats = 2048
 
 // judgeCommand is `waystation-sim judge`.
 func judgeCommand(ctx context.Context, args []string, std stdio) error {

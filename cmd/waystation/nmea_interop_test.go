@@ -19,7 +19,7 @@ import (
 const (
 	// maxResent is a batch that Kafka confirmed and that was not yet released:
 	// it comes again under the same seqs.
-	maxResent = 2000
+	maxResent = 2048
 	// maxRedelivered is what mosquitto had not yet seen acknowledged, with its
 	// default window: it is stored again under new seqs. (The window is 20, but
 	// grows under acknowledgements that come in bunches.)

@@ -18,7 +18,7 @@
 //				return &gatewaytest.Device{
 //					Source:  newSource(tb, b.URL()), // InFlight 64, fixed client id, short timeouts
 //					Publish: func(n int) { b.Publish("t", strconv.Itoa(n)) },
-//					Cut:     b.Cut, Restore: b.Restore, Stop: b.Close,
+//					Cut:     b.Cut, Restore: b.Restore, Stop: b.Close, Conns: b.Clients,
 //				}
 //			},
 //		})
@@ -38,7 +38,7 @@
 //   - Run returns within two seconds of the end of its context, while records
 //     flow, with the device out of reach, with the queue stuck, and at once
 //     when the context has ended before;
-//   - no goroutine is left then;
+//   - no goroutine and, where Device.Conns can tell, no connection is left then;
 //   - records go on under clocks of 1970 and 2038 and a step back, and are
 //     stamped by the gateway's clock.
 //
