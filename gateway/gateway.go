@@ -65,7 +65,7 @@ func New(o Options) (*Gateway, error) {
 	}
 	g := &Gateway{o: o, started: o.Clock.Now()}
 	for _, s := range o.Sources {
-		in := NewIntake(s.Name, s.Lane, s.Tags, o.Queue, o.Clock)
+		in := NewIntake(s, o.Queue, o.Clock)
 		in.link = newLink(o.Log.With("source", s.Name), o.Clock)
 		g.intakes = append(g.intakes, in)
 	}

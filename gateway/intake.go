@@ -82,10 +82,10 @@ const (
 // maxCutText is how much of each text of a record stays when its content must go.
 const maxCutText = 1 << 10
 
-// NewIntake returns the intake for a source named name. It is exported for the
+// NewIntake returns the intake of a source. It is exported for the
 // tests of adapters; the gateway makes its own.
-func NewIntake(name string, lane Lane, tags []Tag, q Appender, clock *Clock) *Intake {
-	return &Intake{name: name, lane: lane, tags: tags, queue: q, clock: clock, link: newLink(nil, clock), idle: make(chan struct{}, 1)}
+func NewIntake(s SourceSpec, q Appender, clock *Clock) *Intake {
+	return &Intake{name: s.Name, lane: s.Lane, tags: s.Tags, queue: q, clock: clock, link: newLink(nil, clock), idle: make(chan struct{}, 1)}
 }
 
 // Up says that data can flow: connected, subscribed, the device has answered.

@@ -43,7 +43,7 @@ func (q *taken) answer(err error) {
 
 func newTaken(t *testing.T, tags ...Tag) (*Intake, *taken) {
 	q := &taken{t: t}
-	return NewIntake("deck", LaneBulk, tags, AppenderFunc(q.append), NewClock(func() time.Time { return sampleTime }, nil)), q
+	return NewIntake(SourceSpec{Name: "deck", Lane: LaneBulk, Tags: tags}, AppenderFunc(q.append), NewClock(func() time.Time { return sampleTime }, nil)), q
 }
 
 // done is called once for each delivery, in order, with the queue's answer.
@@ -100,7 +100,7 @@ func TestRecordsMayBeReused(t *testing.T) {
 func TestStampIsKept(t *testing.T) {
 	at := time.Unix(42, 0)
 	q := &taken{t: t}
-	in := NewIntake("deck", LaneBulk, nil, AppenderFunc(q.append), NewClock(func() time.Time { return at }, nil))
+	in := NewIntake(SourceSpec{Name: "deck", Lane: LaneBulk}, AppenderFunc(q.append), NewClock(func() time.Time { return at }, nil))
 	var r Record
 	in.Stamp(&r)
 	at = sampleTime
@@ -183,7 +183,7 @@ func TestLargeDeliveryIsAppendedInParts(t *testing.T) {
 // The real queue takes what the Intake makes of a message of any size.
 func TestQueueTakesLargeDelivery(t *testing.T) {
 	l := openQueue(t, t.TempDir(), buffer.MinBytes)
-	in := NewIntake("deck", LaneBulk, nil, l, NewClock(time.Now, nil))
+	in := NewIntake(SourceSpec{Name: "deck", Lane: LaneBulk}, l, NewClock(time.Now, nil))
 	answer := make(chan error, 1)
 	in.Deliver(make([]Record, 100_000), func(err error) { answer <- err })
 	if err := <-answer; err != nil {
@@ -229,7 +229,7 @@ func TestNotesAreBounded(t *testing.T) {
 // The way from a record to the queue allocates nothing in the steady state.
 func TestDeliverAllocatesNothing(t *testing.T) {
 	var sink atomic.Int64
-	in := NewIntake("deck", LaneBulk, []Tag{{"vessel", "aurora"}}, discard{&sink}, NewClock(time.Now, nil))
+	in := NewIntake(SourceSpec{Name: "deck", Lane: LaneBulk, Tags: []Tag{{"vessel", "aurora"}}}, discard{&sink}, NewClock(time.Now, nil))
 	recs := []Record{mqttRecord(1)}
 	done := func(error) {}
 	if n := testing.AllocsPerRun(200, func() { in.Deliver(recs, done) }); n > poolDrops {
@@ -247,7 +247,7 @@ func (d discard) Append(_ int, b *buffer.Batch, done func(error)) {
 
 func BenchmarkDeliver(b *testing.B) {
 	var sink atomic.Int64
-	in := NewIntake("deck", LaneBulk, []Tag{{"vessel", "aurora"}}, discard{&sink}, SystemClock())
+	in := NewIntake(SourceSpec{Name: "deck", Lane: LaneBulk, Tags: []Tag{{"vessel", "aurora"}}}, discard{&sink}, SystemClock())
 	recs := []Record{mqttRecord(1)}
 	b.ReportAllocs()
 	for b.Loop() {

@@ -16,7 +16,7 @@ func superviseFor(t *testing.T, q Appender, run sourceFunc) (in *Intake, log *lo
 	t.Helper()
 	log = &logText{}
 	clock := NewClock(time.Now, nil)
-	in = NewIntake("engine", LaneTelemetry, nil, q, clock)
+	in = NewIntake(SourceSpec{Name: "engine", Lane: LaneTelemetry}, q, clock)
 	in.link = newLink(log.logger(), clock)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
@@ -180,7 +180,7 @@ func TestSourceIsStopped(t *testing.T) {
 		"ignored": func(ctx context.Context, in *Intake) error { <-ctx.Done(); return errFake },
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			in := NewIntake("engine", LaneTelemetry, nil, nowhere(), NewClock(time.Now, nil))
+			in := NewIntake(SourceSpec{Name: "engine", Lane: LaneTelemetry}, nowhere(), NewClock(time.Now, nil))
 			ctx, cancel := context.WithCancel(t.Context())
 			ended := make(chan struct{})
 			go func() { defer close(ended); supervise(ctx, "engine", run, in) }()

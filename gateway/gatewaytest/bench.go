@@ -46,7 +46,7 @@ func conduct(tb testing.TB, h Harness, fn func(*bench)) {
 	q := newQueue(h.Number)
 	b := &bench{TB: tb, h: h, q: q, ended: make(chan struct{})}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
-	b.in = gateway.NewIntake("conform", gateway.LaneTelemetry, nil, gateway.AppenderFunc(q.append),
+	b.in = gateway.NewIntake(gateway.SourceSpec{Name: "conform", Lane: gateway.LaneTelemetry}, gateway.AppenderFunc(q.append),
 		gateway.NewClock(b.now, func() bool { return true }))
 	good := false
 	defer func() {
