@@ -13,13 +13,15 @@ import (
 
 // Bounds of a batch to a sink. Under flow, after a batch that was not full, a
 // while is waited before the next is begun, so that the far side gets few large
-// requests; a trickle (batches below flowBatch) is never delayed.
+// requests.
 const (
 	maxBatchRecords = 2048
 	maxBatchBytes   = 1 << 20
+	flowGap         = 20 * time.Millisecond // batches closer than this are a flow
 	flowBatch       = 32
 	denseBatch      = 256
 	fullBatch       = maxBatchRecords * 3 / 4
+	thinLinger      = 4 * time.Millisecond
 	linger          = 20 * time.Millisecond
 	denseLinger     = 40 * time.Millisecond
 )
@@ -27,10 +29,15 @@ const (
 // pauseAfter is how long to wait after a batch of n records. The costs of a
 // batch (requests, wake-ups, compression that begins anew) are spread over more
 // records the longer it is; the denser the flow, the more a longer wait gathers.
-func pauseAfter(n int) time.Duration {
+// A record that comes alone is never delayed, nor is one after it.
+func pauseAfter(n int, flowing bool) time.Duration {
 	switch {
-	case n < flowBatch, n >= fullBatch: // a trickle, or a backlog
+	case n >= fullBatch: // a backlog
 		return 0
+	case n < flowBatch && !flowing:
+		return 0
+	case n < flowBatch:
+		return thinLinger
 	case n < denseBatch:
 		return linger
 	}
@@ -71,14 +78,15 @@ type forwarder struct {
 	lane    int  // of the chunk
 	held    bool // the chunk was read and is not a batch yet
 	dec     RecordDecoder
-	items   []Item   // memory of the batch
-	batch   *Batch   // being sent; nil when there is none
-	next    uint64   // seq after the batch
-	lost    uint64   // seqs the batch reports as lost
-	decided bool     // the far side has what it takes of the batch; only the rest is to be kept
-	letters [][]byte // what the far side refuses for good
-	unread  int      // the first of letters, which could not be decoded
-	doubt   bool     // the last session failed after it was connected
+	items   []Item    // memory of the batch
+	batch   *Batch    // being sent; nil when there is none
+	next    uint64    // seq after the batch
+	lost    uint64    // seqs the batch reports as lost
+	decided bool      // the far side has what it takes of the batch; only the rest is to be kept
+	letters [][]byte  // what the far side refuses for good
+	unread  int       // the first of letters, which could not be decoded
+	sent    time.Time // when the last batch was confirmed
+	doubt   bool      // the last session failed after it was connected
 	wait    backoff
 }
 
@@ -137,13 +145,15 @@ func (f *forwarder) session(ctx, hard context.Context) error {
 			}
 			continue
 		}
-		n := len(f.batch.Items)
+		f.settle(hard)
+		n, flowing := len(f.batch.Items), time.Since(f.sent) < flowGap
 		if err := f.send(hard); err != nil {
 			return err
 		}
+		f.sent = time.Now()
 		f.proven()
 		f.wait.reset()
-		if !sleep(ctx, pauseAfter(n)) {
+		if !sleep(ctx, pauseAfter(n, flowing)) {
 			return nil
 		}
 	}
@@ -226,10 +236,15 @@ func (f *forwarder) send(hard context.Context) error {
 	clear(f.letters)
 	f.batch, f.letters = nil, f.letters[:0]
 	f.lastSent.Store(f.clock.Now().UnixNano())
+	return nil
+}
+
+// settle waits until what was released is on disk. Under flow the commit that
+// brought the next batch has carried it, and nothing is waited for.
+func (f *forwarder) settle(hard context.Context) {
 	if err := f.queue.Sync(hard); err != nil && hard.Err() == nil {
 		f.log.Debug("write cursor", "sink", f.name, "error", err) // shown as the queue's state; a crash repeats, nothing is lost
 	}
-	return nil
 }
 
 // offer sends the batch to the far side and makes dead letters of what it refuses.
