@@ -44,7 +44,7 @@ arm: ## build for every target; run the suites of 32-bit ARM under qemu-user
 docs: build ## write the generated pages: docs/configuration.md, the example and the JSON schema
 	$(BIN)/waystation describe --markdown > docs/configuration.md
 	$(BIN)/waystation describe --example > configs/waystation.example.yaml
-	$(BIN)/waystation describe --schema > configs/waystation.schema.json
+	$(BIN)/waystation describe --json > configs/waystation.schema.json
 
 clean: ## remove what was built
 	rm -rf $(BIN)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -53,21 +54,7 @@ func (c *Config) Validate() error {
 	bad := func(key, hint, format string, args ...any) {
 		errs = append(errs, &gateway.FieldError{Key: key, Msg: fmt.Sprintf(format, args...), Hint: hint})
 	}
-	u, err := url.Parse(c.URL)
-	secured, known := false, false
-	if err == nil {
-		secured, known = schemes()[u.Scheme], u.Host != ""
-		if _, ok := schemes()[u.Scheme]; !ok {
-			known = false
-		}
-	}
-	if !known {
-		bad("url", "for example tcp://127.0.0.1:1883", "%q is not a broker's address: tcp, tls, ws or wss, a host and a port are needed", c.URL)
-	} else if u.User != nil {
-		bad("url", "use user and password", "must not carry credentials")
-	} else if c.TLS != nil && !secured {
-		bad("tls", "use tls:// or wss://", "has no effect with a %s:// address", u.Scheme)
-	}
+	c.validateURL(bad)
 	if len(c.Topics) == 0 {
 		bad("topics", "\"#\" reads everything", "list at least one topic filter")
 	}
@@ -84,12 +71,47 @@ func (c *Config) Validate() error {
 	if c.User == "" && c.Password != "" {
 		bad("password", "", "needs a user")
 	}
+	if !validText(c.ClientID) {
+		bad("client_id", "", "must be UTF-8 without NUL, at most 65535 bytes")
+	}
+	if !validText(c.User) {
+		bad("user", "", "must be UTF-8 without NUL, at most 65535 bytes")
+	}
 	c.validateLimits(bad)
 	if c.TLS != nil {
 		errs = append(errs, c.TLS.Validate())
 	}
 	errs = append(errs, c.Codec.Validate())
 	return errors.Join(errs...)
+}
+
+// validateURL checks the address of the broker.
+func (c *Config) validateURL(bad func(key, hint, format string, args ...any)) {
+	u, err := url.Parse(c.URL)
+	if err != nil {
+		u = &url.URL{}
+	}
+	secured, known := schemes()[u.Scheme]
+	web := u.Scheme == "ws" || u.Scheme == "wss"
+	port, err := strconv.Atoi(u.Port())
+	switch {
+	case !known || u.Hostname() == "" || u.Opaque != "":
+		bad("url", "for example tcp://127.0.0.1:1883", "%q is not a broker's address: tcp, tls, ws or wss, a host and a port are needed", c.URL)
+	case (u.Port() != "" || !web) && (err != nil || port < 1 || port > 65535):
+		bad("url", "MQTT has 1883, with TLS 8883", "%q needs a port, 1 to 65535", c.URL)
+	case u.User != nil:
+		bad("url", "use user and password", "must not carry credentials")
+	case !web && (u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != ""):
+		bad("url", "list topics under topics", "%q has something behind the port", c.URL)
+	}
+	if c.TLS != nil && known && !secured {
+		bad("tls", "use tls:// or wss://", "has no effect with a %s:// address", u.Scheme)
+	}
+}
+
+// validText checks a text against MQTT 3.1.1 section 1.5.3.
+func validText(s string) bool {
+	return len(s) <= 65535 && utf8.ValidString(s) && !strings.ContainsRune(s, 0)
 }
 
 func (c *Config) validateLimits(bad func(key, hint, format string, args ...any)) {
@@ -105,8 +127,8 @@ func (c *Config) validateLimits(bad func(key, hint, format string, args ...any))
 	if c.MaxInflight < 1 || c.MaxInflight > 60_000 {
 		bad("max_inflight", "", "%d is out of range: 1 to 60000", c.MaxInflight)
 	}
-	if c.MaxBytes < c.MaxPayload {
-		bad("max_inflight_bytes", "", "%s is below max_payload (%s)", c.MaxBytes, c.MaxPayload)
+	if c.MaxBytes < c.MaxPayload || c.MaxBytes > 1<<30 {
+		bad("max_inflight_bytes", "", "%s is out of range: max_payload (%s) to 1GiB", c.MaxBytes, c.MaxPayload)
 	}
 }
 
@@ -119,7 +141,7 @@ func checkFilter(f string) error {
 		}
 		f = filter
 	}
-	if f == "" || len(f) > 65535 || strings.ContainsRune(f, 0) || !utf8.ValidString(f) {
+	if f == "" || !validText(f) {
 		return errors.New("is not a topic filter: 1 to 65535 bytes of UTF-8 without NUL")
 	}
 	levels := strings.Split(f, "/")

@@ -13,10 +13,8 @@ import (
 // errBehind says that more messages wait to be stored than allowed.
 var errBehind = errors.New("storing is too far behind")
 
-// roomWait is how long the reader waits for room in the inbox before the
-// connection is given up; well below the time in which a keep-alive must be
-// answered.
-const roomWait = time.Second
+// errEnded says that the source is being stopped.
+var errEnded = errors.New("source is stopping")
 
 // inbox turns PUBLISH packets into records, delivers what one read brought as
 // one delivery and acknowledges it when it is stored. It is bounded by count
@@ -24,16 +22,18 @@ const roomWait = time.Second
 type inbox struct {
 	in       *gateway.Intake
 	dec      codec.Decoder
-	dec2     codec.Decoder // for through, which runs beside the reader
 	maxCount int
 	maxBytes int
+	roomWait time.Duration // how long the reader waits for room before the connection is given up
 
 	recs   []gateway.Record
 	cur    *slot
 	names  map[string]string // topics seen, so that a topic costs no allocation
 	retain []gateway.Tag
+	seenQ0 bool
 
-	deliverMu sync.Mutex // held over Deliver, which is for one goroutine at a time
+	deliverMu sync.Mutex // guards stopped; held over Deliver
+	stopped   bool       // nothing more is delivered: Run has returned
 
 	mu      sync.Mutex // guards what follows
 	count   int        // messages delivered and not yet stored
@@ -42,7 +42,6 @@ type inbox struct {
 	ended   bool          // no more messages are taken
 	free    []*slot
 	empty   chan struct{} // closed when ended and nothing is outstanding
-	seenQ0  bool
 	emptied bool
 }
 
@@ -50,18 +49,23 @@ type inbox struct {
 type slot struct {
 	box   *inbox
 	conn  *conn
-	ids   []uint16
+	acks  []byte // the packets that acknowledge it
 	count int
 	bytes int
 	done  func(error)
 }
 
-// keepTopics bounds the topics an inbox remembers.
-const keepTopics = 8192
+// Bounds of what an inbox keeps.
+const (
+	keepTopics   = 8192  // topics remembered
+	keepTopicLen = 256   // bytes of a topic worth remembering
+	maxRecords   = 16384 // records of one delivery, far below the limit of the queue
+)
 
-func newInbox(in *gateway.Intake, maxCount, maxBytes int) *inbox {
-	return &inbox{in: in, maxCount: maxCount, maxBytes: maxBytes, names: map[string]string{},
-		room: make(chan struct{}, 1), empty: make(chan struct{}), retain: []gateway.Tag{{Key: "retained", Value: "true"}}}
+func newInbox(in *gateway.Intake, dec codec.Decoder, cfg *Config) *inbox {
+	return &inbox{in: in, dec: dec, maxCount: cfg.MaxInflight, maxBytes: int(cfg.MaxBytes), roomWait: cfg.Timeout / 2,
+		names: map[string]string{}, room: make(chan struct{}, 1), empty: make(chan struct{}),
+		retain: []gateway.Tag{{Key: "retained", Value: "true"}}}
 }
 
 // topic returns the topic as text that stays.
@@ -69,10 +73,13 @@ func (b *inbox) topic(p []byte) string {
 	if s, ok := b.names[string(p)]; ok {
 		return s
 	}
+	s := string(p)
+	if len(s) > keepTopicLen {
+		return s
+	}
 	if len(b.names) >= keepTopics {
 		clear(b.names)
 	}
-	s := string(p)
 	b.names[s] = s
 	return s
 }
@@ -80,54 +87,23 @@ func (b *inbox) topic(p []byte) string {
 // add collects a message. Its bytes must stay until flush.
 func (b *inbox) add(c *conn, m publish) error {
 	from := len(b.recs)
-	return b.collect(c, m, decode(b.dec, b.recs, b.topic(m.topic), m), from)
+	return b.collect(c, m, b.decode(m), from)
 }
 
-// decode appends the records of a message; one of bad quality with the payload
-// when it cannot be decoded.
-func decode(dec codec.Decoder, recs []gateway.Record, topic string, m publish) []gateway.Record {
-	from := len(recs)
-	out, err := dec.Decode(recs, topic, m.payload)
+// decode appends the records of a message to recs: one of bad quality with the
+// payload when it cannot be decoded, or the codec panics on it.
+func (b *inbox) decode(m publish) (recs []gateway.Record) {
+	from, topic := len(b.recs), b.topic(m.topic)
+	defer func() {
+		if r := recover(); r != nil {
+			recs = append(b.recs[:from], badRecord(topic, m.payload, fmt.Sprintf("decode: panic: %v", r)))
+		}
+	}()
+	out, err := b.dec.Decode(b.recs, topic, m.payload)
 	if err != nil {
-		return append(recs[:from], badRecord(topic, m.payload, "decode: "+err.Error()))
+		return append(b.recs[:from], badRecord(topic, m.payload, "decode: "+err.Error()))
 	}
 	return out
-}
-
-// through delivers one message that came through paho. done is called once.
-func (b *inbox) through(m publish, done func(error)) {
-	b.mu.Lock()
-	if b.ended {
-		b.mu.Unlock()
-		return // not acknowledged: the broker sends it again
-	}
-	b.count++
-	b.bytes += len(m.payload)
-	b.mu.Unlock()
-	size := len(m.payload)
-	b.deliverMu.Lock()
-	defer b.deliverMu.Unlock()
-	recs := decode(b.dec2, nil, string(m.topic), m)
-	b.mark(m, recs)
-	b.in.Deliver(recs, func(err error) {
-		done(err)
-		b.mu.Lock()
-		b.count--
-		b.bytes -= size
-		b.settle()
-		b.mu.Unlock()
-		b.signal()
-	})
-}
-
-// mark tags the records of a retained message.
-func (b *inbox) mark(m publish, recs []gateway.Record) {
-	if !m.retained {
-		return
-	}
-	for i := range recs {
-		recs[i].Tags = append(recs[i].Tags[:len(recs[i].Tags):len(recs[i].Tags)], b.retain...)
-	}
 }
 
 // addBad collects a message as a record of bad quality and delivers it.
@@ -149,18 +125,20 @@ func badRecord(topic string, payload []byte, reason string) gateway.Record {
 // collect takes the records recs[from:] of a message into the delivery being built.
 func (b *inbox) collect(c *conn, m publish, recs []gateway.Record, from int) error {
 	b.recs = recs
-	b.mark(m, recs[from:])
+	for i := from; i < len(recs) && m.retained; i++ {
+		tags := recs[i].Tags
+		recs[i].Tags = append(tags[:len(tags):len(tags)], b.retain...)
+	}
 	if b.cur == nil {
 		b.cur = b.slot(c)
 	}
-	if m.qos > 0 {
-		b.cur.ids = append(b.cur.ids, m.id)
-	} else {
+	if m.qos == 0 {
 		b.noteQoS0()
 	}
+	b.cur.acks = m.appendAck(b.cur.acks)
 	b.cur.count++
 	b.cur.bytes += len(m.payload) + len(m.topic) + 64
-	if b.cur.count >= b.maxCount/2 || b.cur.bytes >= b.maxBytes/2 {
+	if b.cur.count >= b.maxCount/2 || b.cur.bytes >= b.maxBytes/2 || len(recs) >= maxRecords {
 		return b.flush(c)
 	}
 	return nil
@@ -182,38 +160,49 @@ func (b *inbox) flush(c *conn) error {
 	if s == nil {
 		return nil
 	}
-	if err := b.reserve(s, c); err != nil {
-		b.cur, b.recs = nil, b.recs[:0]
-		return err
-	}
 	b.cur = nil
-	b.deliverMu.Lock()
-	b.in.Deliver(b.recs, s.done)
-	b.deliverMu.Unlock()
+	err := b.reserve(s, c)
+	if err == nil {
+		err = b.deliver(s)
+	}
 	clear(b.recs)
 	b.recs = b.recs[:0]
+	return err
+}
+
+// deliver hands the collected records to the intake.
+func (b *inbox) deliver(s *slot) error {
+	b.deliverMu.Lock()
+	defer b.deliverMu.Unlock()
+	if b.stopped {
+		return errEnded
+	}
+	b.in.Deliver(b.recs, s.done)
 	return nil
 }
 
-// reserve takes room for s.
+// reserve takes room for s. Once the inbox has ended it waits until the
+// connection is closed, so that what was delivered can still be acknowledged.
 func (b *inbox) reserve(s *slot, c *conn) error {
 	var timer *time.Timer
 	for {
 		b.mu.Lock()
-		if b.ended {
-			b.mu.Unlock()
-			return errEnded
-		}
-		if b.count == 0 || b.count+s.count <= b.maxCount && b.bytes+s.bytes <= b.maxBytes {
+		ended, waiting, size := b.ended, b.count, b.bytes
+		fits := b.count == 0 || b.count+s.count <= b.maxCount && b.bytes+s.bytes <= b.maxBytes
+		if fits && !ended {
 			b.count += s.count
 			b.bytes += s.bytes
-			b.mu.Unlock()
+		}
+		b.mu.Unlock()
+		if ended {
+			<-c.closed
+			return errEnded
+		}
+		if fits {
 			return nil
 		}
-		waiting, size := b.count, b.bytes
-		b.mu.Unlock()
 		if timer == nil {
-			timer = time.NewTimer(roomWait)
+			timer = time.NewTimer(b.roomWait)
 			defer timer.Stop()
 		}
 		select {
@@ -225,9 +214,6 @@ func (b *inbox) reserve(s *slot, c *conn) error {
 		}
 	}
 }
-
-// errEnded says that the source is being stopped.
-var errEnded = errors.New("source is stopping")
 
 // slot returns an empty slot for a connection.
 func (b *inbox) slot(c *conn) *slot {
@@ -247,7 +233,7 @@ func (b *inbox) slot(c *conn) *slot {
 // stored is called by the queue, in the order of delivery.
 func (s *slot) stored(err error) {
 	if err == nil {
-		s.conn.ack(s.ids)
+		s.conn.ack(s.acks)
 	} else {
 		c := s.conn
 		go func() { _ = c.fail(fmt.Errorf("store messages: %w", err)) }() // closing a secured connection may block
@@ -257,7 +243,7 @@ func (s *slot) stored(err error) {
 	b.count -= s.count
 	b.bytes -= s.bytes
 	b.settle()
-	s.conn, s.ids, s.count, s.bytes = nil, s.ids[:0], 0, 0
+	s.conn, s.acks, s.count, s.bytes = nil, s.acks[:0], 0, 0
 	if len(b.free) < 64 {
 		b.free = append(b.free, s)
 	}
@@ -291,5 +277,10 @@ func (b *inbox) end() <-chan struct{} {
 	return b.empty
 }
 
-// release wakes a waiting reader when its connection is closed.
-func (b *inbox) release() { b.signal() }
+// stop makes sure that nothing is delivered any more: the intake is free for
+// the next Run when it returns.
+func (b *inbox) stop() {
+	b.deliverMu.Lock()
+	defer b.deliverMu.Unlock()
+	b.stopped = true
+}

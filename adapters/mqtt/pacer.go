@@ -55,7 +55,7 @@ func (p *pacer) read(n int) {
 	case p.holding > 0:
 		p.holding--
 	case perRead >= climbBytes && p.level < len(gaps())-1:
-		p.level, p.rate = p.level+1, rate
+		p.level, p.rate = p.level+1, max(p.rate, rate) // or the loss would add up over the levels
 	default:
 		p.rate = 0
 	}

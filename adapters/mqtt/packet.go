@@ -8,8 +8,18 @@ import (
 
 // MQTT 3.1.1 control packet types (section 2.2.1).
 const (
-	typePublish = 3
-	typePuback  = 4
+	typeConnack    = 2
+	typePublish    = 3
+	typePuback     = 4
+	typePubrec     = 5
+	typePubrel     = 6
+	typePubcomp    = 7
+	typeSubscribe  = 8
+	typeSuback     = 9
+	typeUnsuback   = 11
+	typePingreq    = 12
+	typePingresp   = 13
+	typeDisconnect = 14
 )
 
 // maxHeader is the longest fixed header: type and four length bytes.
@@ -75,10 +85,66 @@ func parsePublish(first byte, body []byte) (publish, error) {
 	return p, nil
 }
 
-// appendPuback appends a PUBACK (section 3.4) for each packet identifier.
-func appendPuback(dst []byte, ids []uint16) []byte {
-	for _, id := range ids {
-		dst = append(dst, typePuback<<4, 2, byte(id>>8), byte(id))
+// appendAck appends what acknowledges m: PUBACK at QoS 1 (section 3.4), PUBREC
+// at QoS 2 (section 3.5), nothing at QoS 0.
+func (m *publish) appendAck(dst []byte) []byte {
+	switch m.qos {
+	case 1:
+		return append(dst, typePuback<<4, 2, byte(m.id>>8), byte(m.id))
+	case 2:
+		return append(dst, typePubrec<<4, 2, byte(m.id>>8), byte(m.id))
 	}
 	return dst
+}
+
+// checkControl checks a packet other than PUBLISH before it is passed to paho,
+// which trusts their lengths: a SUBACK with more codes than filters would end
+// the process. filters is how many we subscribe to.
+func checkControl(kind byte, remaining, filters int) error {
+	want := 2
+	switch kind {
+	case typeConnack, typePuback, typePubrec, typePubrel, typePubcomp, typeUnsuback:
+	case typeSuback:
+		want = 2 + filters
+	case typePingresp:
+		want = 0
+	case typeDisconnect:
+		return fmt.Errorf("%w: DISCONNECT from the broker; is there another client with our client_id?", errMalformed)
+	default:
+		return fmt.Errorf("%w: packet type %d from the broker", errMalformed, kind)
+	}
+	if remaining != want {
+		return fmt.Errorf("%w: packet type %d of %d bytes instead of %d", errMalformed, kind, remaining, want)
+	}
+	return nil
+}
+
+// subscribeID is the packet identifier of our SUBSCRIBE. Brokers number their
+// messages from 1, and paho its packets too. The two have nothing to do with
+// each other, but mochi-mqtt 2.7.9 refuses a SUBSCRIBE that bears the number
+// of a message in flight.
+const subscribeID = 0xffff
+
+// renumber gives a SUBSCRIBE or SUBACK another packet identifier and returns
+// the one it had.
+func renumber(packet []byte, id uint16) (was uint16) {
+	if _, n, _, ok, _ := fixedHeader(packet); ok && len(packet) >= n+2 {
+		was = binary.BigEndian.Uint16(packet[n:])
+		binary.BigEndian.PutUint16(packet[n:], id)
+	}
+	return was
+}
+
+// refusedError says why the broker refused to connect us, by the return code
+// of its CONNACK (section 3.2.2.3).
+type refusedError byte
+
+// Error implements error.
+func (e refusedError) Error() string {
+	why := [...]string{1: "it does not speak MQTT 3.1.1", 2: "it does not accept our client_id",
+		3: "it is not available", 4: "wrong user or password", 5: "not authorised: allow our user and client_id to connect"}
+	if int(e) < len(why) {
+		return fmt.Sprintf("connect: the broker refuses us: %s (code %d)", why[e], byte(e))
+	}
+	return fmt.Sprintf("connect: the broker refuses us with code %d", byte(e))
 }

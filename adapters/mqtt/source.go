@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
+	"os"
 	"sort"
 	"strings"
 	"sync/atomic"
@@ -21,7 +22,7 @@ import (
 
 // drainWait is how long a stopping source waits for what it has delivered to
 // be stored and acknowledged.
-const drainWait = 1500 * time.Millisecond
+const drainWait = 1200 * time.Millisecond
 
 // source is one subscription to one broker.
 type source struct {
@@ -32,6 +33,7 @@ type source struct {
 	tls      *tls.Config
 	password string
 	log      *slog.Logger
+	pace     func(net.Conn) net.Conn // wraps a TCP connection
 }
 
 // Source implements gateway.SourceConfig.
@@ -40,7 +42,7 @@ func (c *Config) Source(env gateway.Env) (gateway.Source, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mqtt %s: %w", env.Name, err)
 	}
-	s := &source{cfg: *c, name: env.Name, clientID: c.ClientID, url: u, log: env.Log}
+	s := &source{cfg: *c, name: env.Name, clientID: c.ClientID, url: u, log: env.Log, pace: newPaced}
 	if s.clientID == "" {
 		s.clientID = "waystation-" + env.GatewayID + "-" + env.Name
 	}
@@ -69,28 +71,22 @@ func (s *source) Run(ctx context.Context, in *gateway.Intake) error {
 		return gateway.Permanent(fmt.Errorf("mqtt %s: %w", s.url.Host, err))
 	}
 	in.Note("")
-	dec2, err := codec.New(s.cfg.Codec)
-	if err != nil {
-		return gateway.Permanent(fmt.Errorf("mqtt %s: %w", s.url.Host, err))
-	}
-	r := &run{source: s, in: in, lost: make(chan error, 1), box: newInbox(in, s.cfg.MaxInflight, int(s.cfg.MaxBytes))}
-	r.box.dec, r.box.dec2 = dec, dec2
+	r := &run{source: s, in: in, lost: make(chan error, 1), box: newInbox(in, dec, &s.cfg)}
+	defer r.close()
 	if err := r.connect(ctx); err != nil {
-		r.close()
-		return fmt.Errorf("mqtt %s: %w", s.url.Host, r.cause(err))
+		return fmt.Errorf("mqtt %s: %w", s.url.Host, err)
 	}
 	if err := r.subscribe(ctx); err != nil {
-		r.close()
 		return fmt.Errorf("mqtt %s: %w", s.url.Host, r.cause(err))
 	}
 	in.Up()
 	select {
 	case err = <-r.lost:
-		r.close()
 		return fmt.Errorf("mqtt %s: connection lost: %w", s.url.Host, r.cause(err))
+	case <-r.conn.Load().closed:
+		return fmt.Errorf("mqtt %s: connection lost: %w", s.url.Host, r.closedWhy())
 	case <-ctx.Done():
 		r.drain()
-		r.close()
 		return nil
 	}
 }
@@ -103,7 +99,14 @@ type run struct {
 	client paho.Client
 	lost   chan error
 	conn   atomic.Pointer[conn] // set while paho opens the connection, before anything is read
+	ending atomic.Bool          // Run returns: a connection opened later is closed at once
 }
+
+// openError is why the connection could not be opened, without what paho says
+// around it.
+type openError struct{ err error }
+
+func (e *openError) Error() string { return e.err.Error() }
 
 // connect opens the connection and the session.
 func (r *run) connect(ctx context.Context) error {
@@ -111,28 +114,41 @@ func (r *run) connect(ctx context.Context) error {
 		SetCleanSession(false).SetAutoAckDisabled(true).SetOrderMatters(true).SetResumeSubs(false).
 		SetAutoReconnect(false).SetConnectRetry(false).SetConnectTimeout(r.cfg.Timeout).
 		SetKeepAlive(r.cfg.KeepAlive).SetPingTimeout(r.cfg.Timeout).SetWriteTimeout(r.cfg.Timeout).
-		SetUsername(r.cfg.User).SetPassword(r.password).SetDefaultPublishHandler(r.qos2).
+		SetUsername(r.cfg.User).SetPassword(r.password).
 		SetConnectionLostHandler(func(_ paho.Client, err error) {
 			select {
 			case r.lost <- err:
 			default:
 			}
 		}).
-		SetCustomOpenConnectionFn(func(u *url.URL, _ paho.ClientOptions) (net.Conn, error) {
-			c, err := r.dial(ctx, u)
-			if err != nil {
-				return nil, err
-			}
-			k := newConn(c, r.box, int(r.cfg.MaxPayload)+maxTopic, r.cfg.Timeout)
-			r.conn.Store(k)
-			return k, nil
-		})
+		SetCustomOpenConnectionFn(func(u *url.URL, _ paho.ClientOptions) (net.Conn, error) { return r.open(ctx, u) })
 	r.client = paho.NewClient(o)
-	return r.wait(ctx, r.client.Connect())
+	err := r.wait(ctx, r.client.Connect())
+	if err == nil {
+		return nil
+	}
+	err = r.cause(err)
+	if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("connect: the broker did not answer within %s", r.cfg.Timeout)
+	}
+	return err
 }
 
-// wait waits for a token. When ctx ends the connection is closed, which ends
-// whatever paho is waiting for.
+// open opens the connection for paho.
+func (r *run) open(ctx context.Context, u *url.URL) (net.Conn, error) {
+	c, err := r.dial(ctx, u)
+	if err != nil {
+		return nil, &openError{err}
+	}
+	k := newConn(c, r.box, &r.cfg)
+	r.conn.Store(k)
+	if r.ending.Load() {
+		_ = k.Close()
+	}
+	return k, nil
+}
+
+// wait waits for a token.
 func (r *run) wait(ctx context.Context, t paho.Token) error {
 	select {
 	case <-t.Done():
@@ -152,6 +168,8 @@ func (r *run) subscribe(ctx context.Context) error {
 	for _, t := range r.cfg.Topics {
 		filters[t] = byte(r.cfg.QoS)
 	}
+	stop := context.AfterFunc(ctx, func() { _ = r.conn.Load().Close() }) // SubscribeMultiple may block
+	defer stop()
 	token := r.client.SubscribeMultiple(filters, nil)
 	limited, cancel := context.WithTimeout(ctx, r.cfg.Timeout)
 	defer cancel()
@@ -173,7 +191,7 @@ func (r *run) granted(t paho.Token) error {
 	var refused []string
 	for filter, code := range st.Result() {
 		switch {
-		case code == 0x80:
+		case code > 2:
 			refused = append(refused, filter)
 		case int(code) < r.cfg.QoS:
 			r.in.Note("the broker granted %s only QoS %d: messages are lost whenever the link is", filter, code)
@@ -190,18 +208,6 @@ func (r *run) granted(t paho.Token) error {
 	return nil
 }
 
-// qos2 takes a message that came through paho: one at QoS 2, from a session
-// that was once subscribed so. It is acknowledged by paho.
-func (r *run) qos2(_ paho.Client, m paho.Message) {
-	r.box.through(publish{topic: []byte(m.Topic()), payload: m.Payload(), qos: m.Qos(), retained: m.Retained()}, func(err error) {
-		if err == nil {
-			go m.Ack() // may block; PUBREC has no order to keep with PUBACK
-		} else if c := r.conn.Load(); c != nil {
-			go func() { _ = c.fail(fmt.Errorf("store messages: %w", err)) }()
-		}
-	})
-}
-
 // drain waits a moment for what was delivered to be stored and acknowledged.
 func (r *run) drain() {
 	t := time.NewTimer(drainWait)
@@ -213,16 +219,33 @@ func (r *run) drain() {
 	}
 }
 
-// close says goodbye and closes the connection.
+// close says goodbye and closes the connection. Nothing is delivered after it.
 func (r *run) close() {
 	r.box.end()
-	c := r.conn.Load()
-	if c != nil && !r.client.IsConnectionOpen() {
+	r.ending.Store(true)
+	if c := r.conn.Load(); c != nil && !r.client.IsConnectionOpen() {
 		_ = c.Close() // ends a handshake that would hold up Disconnect
 	}
 	r.client.Disconnect(100)
 	if c := r.conn.Load(); c != nil {
 		_ = c.Close()
+	}
+	r.box.stop()
+}
+
+// closedWhy returns why the connection was closed. When paho did it, it says
+// so a little later.
+func (r *run) closedWhy() error {
+	if why := r.cause(nil); why != nil {
+		return why
+	}
+	t := time.NewTimer(time.Second)
+	defer t.Stop()
+	select {
+	case err := <-r.lost:
+		return err
+	case <-t.C:
+		return net.ErrClosed
 	}
 }
 
@@ -232,6 +255,10 @@ func (r *run) cause(err error) error {
 		if why := c.why(); why != nil {
 			return why
 		}
+	}
+	var open *openError
+	if errors.As(err, &open) {
+		return open.err
 	}
 	return err
 }
