@@ -25,7 +25,7 @@ func harm(t *rapid.T, path string) {
 	switch rapid.SampledFrom([]string{"flip", "zero page", "garbage", "truncate", "swap pages"}).Draw(t, "how") {
 	case "flip":
 		p[at] ^= 1 << rapid.IntRange(0, 7).Draw(t, "bit")
-		from, to = at, at+1
+		from = at
 	case "zero page":
 		from = at &^ (pageBytes - 1)
 		to = min(from+pageBytes, size)

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 // TestUnknownOutcome: after the sync of a commit fails the records are in the
@@ -25,7 +26,7 @@ func TestUnknownOutcome(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			c := mustCursor(t, l, "x")
+			mustCursor(t, l, "x")
 			fill(t, l, lot{0, 1, 30, 10, 100})
 			b.on = func(got, path string) error {
 				if got != op {
@@ -55,7 +56,7 @@ func TestUnknownOutcome(t *testing.T) {
 			}
 			mustClose(t, l)
 			l = mustOpen(t, small(dir))
-			c = mustCursor(t, l, "x")
+			c := mustCursor(t, l, "x")
 			if r := drain(t, c, 0, 100); r.got != next+9 || len(r.losses) != 0 {
 				t.Fatalf("%+v", r)
 			}
@@ -134,7 +135,7 @@ func TestOverlapIsCut(t *testing.T) {
 func TestTransientErrorsSetNothingAside(t *testing.T) {
 	for err, want := range map[error]bool{
 		syscall.EMFILE: false, syscall.ENOMEM: false, syscall.EACCES: false, syscall.EIO: true, syscall.EUCLEAN: true,
-		bolt.ErrTimeout: false, bolt.ErrChecksum: true, bolt.ErrInvalid: true, errDamaged: true, ErrNewerFormat: false, ErrClosed: false,
+		bolterrors.ErrTimeout: false, bolterrors.ErrChecksum: true, bolterrors.ErrInvalid: true, errDamaged: true, ErrNewerFormat: false, ErrClosed: false,
 	} {
 		if got := isDamage(fmt.Errorf("open segment x: %w", err)); got != want {
 			t.Errorf("%v: damage %v, want %v", err, got, want)

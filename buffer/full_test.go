@@ -68,7 +68,7 @@ func TestFullDisk(t *testing.T) {
 	}
 	dir := filepath.Join(mnt, "q")
 	l := mustOpen(t, small(dir))
-	c := mustCursor(t, l, "x")
+	mustCursor(t, l, "x")
 	fill(t, l, lot{0, 1, 5000, 100, 100})
 	other := stuff(t, mnt)
 	n, err := uint64(5001), error(nil)
@@ -84,7 +84,7 @@ func TestFullDisk(t *testing.T) {
 	}
 	mustClose(t, l)
 	l = mustOpen(t, small(dir)) // starting needs no space, reading neither
-	c = mustCursor(t, l, "x")
+	c := mustCursor(t, l, "x")
 	if r := drain(t, c, 0, 100); r.got != n-1 || len(r.losses) != 0 {
 		t.Fatalf("read %+v of %d", r, n-1)
 	}

@@ -229,7 +229,7 @@ func TestForget(t *testing.T) {
 	mustSync(t, mustCursor(t, l, "keep"))
 	mustClose(t, l)
 	l = mustOpen(t, small(dir))
-	keep := mustCursor(t, l, "keep")
+	mustCursor(t, l, "keep")
 	mustCursor(t, l, "old")
 	if gone := l.Forget([]string{"keep"}); !slices.Equal(gone, []string{"old", "older"}) {
 		t.Fatalf("forgot %v", gone)
@@ -242,7 +242,7 @@ func TestForget(t *testing.T) {
 	if len(l.lanes[0].onDisk) != 1 {
 		t.Fatalf("on disk %v", l.lanes[0].onDisk)
 	}
-	keep = mustCursor(t, l, "keep")
+	keep := mustCursor(t, l, "keep")
 	drain(t, keep, 0, 100)
 	mustSync(t, keep)
 	fill(t, l, lot{0, 3001, 1, 1, 100})

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io/fs"
 	"math/rand/v2"
 	"os"
@@ -215,5 +214,5 @@ func eventually(t testing.TB, what string, ok func() bool) {
 			return
 		}
 	}
-	t.Fatal(fmt.Sprintf("%s: not within 20 s", what))
+	t.Fatalf("%s: not within 20 s", what)
 }

@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 // checkLast returns ErrNewerFormat when the last block of a segment is whole
@@ -57,7 +58,7 @@ func (k *coder) check(p []byte) error {
 func isDamage(err error) bool {
 	var errno syscall.Errno
 	switch {
-	case err == nil, errors.Is(err, ErrNewerFormat), errors.Is(err, ErrClosed), errors.Is(err, errMoved), errors.Is(err, bolt.ErrTimeout):
+	case err == nil, errors.Is(err, ErrNewerFormat), errors.Is(err, ErrClosed), errors.Is(err, errMoved), errors.Is(err, bolterrors.ErrTimeout):
 		return false
 	case errors.Is(err, errDamaged):
 		return true

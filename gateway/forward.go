@@ -17,11 +17,9 @@ import (
 const (
 	maxBatchRecords = 2048
 	maxBatchBytes   = 1 << 20
-	flowGap         = 20 * time.Millisecond // batches closer than this are a flow
 	flowBatch       = 32
 	denseBatch      = 256
 	fullBatch       = maxBatchRecords * 3 / 4
-	thinLinger      = 4 * time.Millisecond
 	linger          = 20 * time.Millisecond
 	denseLinger     = 40 * time.Millisecond
 )
@@ -29,15 +27,11 @@ const (
 // pauseAfter is how long to wait after a batch of n records. The costs of a
 // batch (requests, wake-ups, compression that begins anew) are spread over more
 // records the longer it is; the denser the flow, the more a longer wait gathers.
-// A record that comes alone is never delayed, nor is one after it.
-func pauseAfter(n int, flowing bool) time.Duration {
+// Few records are never delayed.
+func pauseAfter(n int) time.Duration {
 	switch {
-	case n >= fullBatch: // a backlog
+	case n < flowBatch, n >= fullBatch: // a trickle, or a backlog
 		return 0
-	case n < flowBatch && !flowing:
-		return 0
-	case n < flowBatch:
-		return thinLinger
 	case n < denseBatch:
 		return linger
 	}
@@ -78,15 +72,14 @@ type forwarder struct {
 	lane    int  // of the chunk
 	held    bool // the chunk was read and is not a batch yet
 	dec     RecordDecoder
-	items   []Item    // memory of the batch
-	batch   *Batch    // being sent; nil when there is none
-	next    uint64    // seq after the batch
-	lost    uint64    // seqs the batch reports as lost
-	decided bool      // the far side has what it takes of the batch; only the rest is to be kept
-	letters [][]byte  // what the far side refuses for good
-	unread  int       // the first of letters, which could not be decoded
-	sent    time.Time // when the last batch was confirmed
-	doubt   bool      // the last session failed after it was connected
+	items   []Item   // memory of the batch
+	batch   *Batch   // being sent; nil when there is none
+	next    uint64   // seq after the batch
+	lost    uint64   // seqs the batch reports as lost
+	decided bool     // the far side has what it takes of the batch; only the rest is to be kept
+	letters [][]byte // what the far side refuses for good
+	unread  int      // the first of letters, which could not be decoded
+	doubt   bool     // the last session failed after it was connected
 	wait    backoff
 }
 
@@ -146,14 +139,13 @@ func (f *forwarder) session(ctx, hard context.Context) error {
 			continue
 		}
 		f.settle(hard)
-		n, flowing := len(f.batch.Items), time.Since(f.sent) < flowGap
+		n := len(f.batch.Items)
 		if err := f.send(hard); err != nil {
 			return err
 		}
-		f.sent = time.Now()
 		f.proven()
 		f.wait.reset()
-		if !sleep(ctx, pauseAfter(n, flowing)) {
+		if !sleep(ctx, pauseAfter(n)) {
 			return nil
 		}
 	}

@@ -44,27 +44,31 @@ func newPaced(c net.Conn) net.Conn {
 
 // Read implements net.Conn.
 func (r *paced) Read(p []byte) (n int, err error) {
+	early := 0 // what was taken before the pause was over
 	if r.flow {
-		if d := r.pace.gap() - time.Since(r.last); d > 0 {
-			time.Sleep(d)
+		if early, err = r.rest(p, r.pace.gap()-time.Since(r.last)); err != nil {
+			return early, err
 		}
 	}
 	ctrl := r.raw.Read(func(fd uintptr) bool {
-		n, err = syscall.Read(int(fd), p)
+		n, err = syscall.Read(int(fd), p[early:])
 		return true // take what is there, whatever the mark
 	})
 	if ctrl != nil {
-		return 0, ctrl // deadline, closed
+		return early, ctrl // deadline, closed
 	}
 	switch {
 	case errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.EINTR):
-		r.mark(1) // always before a read that may park
-		n, err = r.Conn.Read(p)
+		if n, err = 0, nil; early == 0 {
+			r.mark(1) // always before a read that may park
+			n, err = r.Conn.Read(p)
+		}
 	case err != nil:
-		return 0, err
-	case n == 0 && len(p) > 0:
-		return 0, io.EOF
+		return early, err
+	case n == 0 && len(p) > early:
+		return early, io.EOF
 	}
+	n = max(n, 0) + early
 	r.last = time.Now()
 	r.flow = n > flowBytes && n < len(p) // a full buffer is read on at once
 	if n > flowBytes {
@@ -74,7 +78,48 @@ func (r *paced) Read(p []byte) (n int, err error) {
 		r.pace.idle()
 		r.mark(1)
 	}
-	return max(n, 0), err
+	return n, err
+}
+
+// ackLead is how long before the end of a pause the TCP acknowledgement is sent
+// under light flow.
+const ackLead = time.Millisecond
+
+// rest sleeps for d and returns how much it has read into p meanwhile.
+//
+// A broker that leaves Nagle's algorithm on (mosquitto's default) has one small
+// segment under way and holds back what follows until that is acknowledged. Our
+// kernel acknowledges with the read, or with the PUBACK after the commit, and
+// what was held back would wait for the read after. So a little before the
+// pause is over what is there is read and acknowledged at once (tcp(7),
+// TCP_QUICKACK, which acts only on an empty receive queue); the rest comes in
+// time for the read that ends the pause. Under dense flow segments are full,
+// and nothing is held back.
+func (r *paced) rest(p []byte, d time.Duration) (n int, err error) {
+	if d <= ackLead || r.pace.dense() {
+		if d > 0 {
+			time.Sleep(d)
+		}
+		return 0, nil
+	}
+	time.Sleep(d - ackLead)
+	ctrl := r.raw.Read(func(fd uintptr) bool {
+		if n, err = syscall.Read(int(fd), p); n > 0 {
+			_ = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_QUICKACK, 1) // best effort
+		}
+		return true
+	})
+	n = max(n, 0)
+	switch {
+	case ctrl != nil:
+		return n, ctrl
+	case err != nil && !errors.Is(err, syscall.EAGAIN) && !errors.Is(err, syscall.EINTR):
+		return n, err // the kernel says it only once
+	case n == 0, n == len(p): // nothing yet or the end, which the read that follows finds out; or enough
+		return n, nil
+	}
+	time.Sleep(ackLead)
+	return n, nil
 }
 
 // mark sets the low-water mark.

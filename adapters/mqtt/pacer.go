@@ -19,19 +19,21 @@ type pacer struct {
 const (
 	trialReads   = 64
 	holdTrials   = 200
-	climbBytes   = 8 * flowBytes // per read, below which a longer pause gains little
+	thinBytes    = 2 * flowBytes // per read, from which the second pause pays
+	climbBytes   = 8 * flowBytes // and the longer ones
 	keepFraction = 0.85          // of the throughput must remain to stay on a higher level
 )
 
 func newPacer() pacer { return pacer{now: time.Now} }
 
 // gaps are the pauses, shortest first.
-func gaps() [4]time.Duration {
-	return [...]time.Duration{2 * time.Millisecond, 4 * time.Millisecond, 7 * time.Millisecond, 12 * time.Millisecond}
-}
+var gaps = [...]time.Duration{2 * time.Millisecond, 4 * time.Millisecond, 8 * time.Millisecond, 12 * time.Millisecond}
 
 // gap returns the pause to make.
-func (p *pacer) gap() time.Duration { return gaps()[p.level] }
+func (p *pacer) gap() time.Duration { return gaps[p.level] }
+
+// dense reports whether much comes with each read.
+func (p *pacer) dense() bool { return p.level > 1 }
 
 // idle says that the flow has ended.
 func (p *pacer) idle() { p.level, p.reads, p.bytes, p.rate = 0, 0, 0, 0 }
@@ -54,7 +56,7 @@ func (p *pacer) read(n int) {
 		p.level, p.rate, p.holding = p.level-1, 0, holdTrials
 	case p.holding > 0:
 		p.holding--
-	case perRead >= climbBytes && p.level < len(gaps())-1:
+	case perRead >= climbBytes && p.level < len(gaps)-1, perRead >= thinBytes && p.level == 0:
 		p.level, p.rate = p.level+1, max(p.rate, rate) // or the loss would add up over the levels
 	default:
 		p.rate = 0

@@ -22,24 +22,28 @@ func fakePacer() (*pacer, *time.Time) {
 
 func TestPacerClimbsUnderFlow(t *testing.T) {
 	p, clock := fakePacer()
-	if p.gap() != gaps()[0] {
+	if p.gap() != gaps[0] {
 		t.Fatalf("starts with %s", p.gap())
 	}
 	feed(p, clock, 3*time.Second, 5e6)
-	if p.gap() != gaps()[len(gaps())-1] {
+	if p.gap() != gaps[len(gaps)-1] {
 		t.Errorf("pauses %s under 5 MB/s", p.gap())
 	}
 	p.idle()
-	if p.gap() != gaps()[0] {
+	if p.gap() != gaps[0] {
 		t.Errorf("pauses %s after an idle moment", p.gap())
 	}
 }
 
 func TestPacerStaysLowUnderLittleFlow(t *testing.T) {
 	p, clock := fakePacer()
-	feed(p, clock, 10*time.Second, climbBytes/4/gaps()[0].Seconds())
-	if p.gap() != gaps()[0] {
-		t.Errorf("pauses %s with few bytes per read", p.gap())
+	feed(p, clock, 10*time.Second, thinBytes/2/gaps[0].Seconds())
+	if p.gap() != gaps[0] {
+		t.Errorf("pauses %s with a message per read", p.gap())
+	}
+	feed(p, clock, 10*time.Second, thinBytes/gaps[0].Seconds()+1e3)
+	if p.gap() != gaps[1] {
+		t.Errorf("pauses %s with a few messages per read", p.gap())
 	}
 }
 
@@ -86,7 +90,7 @@ func TestPacerBursts(t *testing.T) {
 			time.Sleep(time.Second)
 			p.idle()
 		}
-		if p.gap() != gaps()[0] {
+		if p.gap() != gaps[0] {
 			t.Errorf("pauses %s", p.gap())
 		}
 	})

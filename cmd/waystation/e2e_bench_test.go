@@ -104,7 +104,7 @@ func BenchmarkLatency(b *testing.B) {
 			}
 			n := 20 * rate / 800 * 800
 			late := consume(b, r.kafka.Addr, n)
-			cpu := p.cpu()
+			cpu, commits := p.cpu(), p.metric("waystation_queue_commits_total")
 			if err := load(r.mosquitto.Addr, n, rate); err != nil {
 				b.Fatal(err)
 			}
@@ -121,7 +121,9 @@ func BenchmarkLatency(b *testing.B) {
 				b.ReportMetric(float64(got[int(q.at*float64(len(got)-1))])/1e6, q.name)
 			}
 			b.ReportMetric(used.Seconds()/20*100, "cpu-%")
+			b.ReportMetric((p.metric("waystation_queue_commits_total")-commits)/20, "commits/s")
 			b.ReportMetric(0, "ns/op")
+			p.stop()
 		})
 	}
 }
