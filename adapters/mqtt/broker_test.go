@@ -326,7 +326,9 @@ func TestQoS2Leftovers(t *testing.T) {
 // A stopping source acknowledges what it has stored, even while more comes in.
 func TestStopAcknowledgesWhatIsStored(t *testing.T) {
 	b := mqtttest.New(t, mqtttest.Options{})
-	r := start(t, newSource(t, "tcp://"+b.Addr(), nil))
+	src := newSource(t, "tcp://"+b.Addr(), nil)
+	src.drainFor = time.Minute // the machine may be slow
+	r := start(t, src)
 	r.st.set(func() { r.st.hold = true })
 	b.PublishN("a", 1, 50, 1)
 	r.st.await(t, "50 deliveries", func() bool { return r.st.open == 50 })

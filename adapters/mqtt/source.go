@@ -34,6 +34,7 @@ type source struct {
 	password string
 	log      *slog.Logger
 	pace     func(net.Conn) net.Conn // wraps a TCP connection
+	drainFor time.Duration           // drainWait; tests set it
 }
 
 // Source implements gateway.SourceConfig.
@@ -42,7 +43,7 @@ func (c *Config) Source(env gateway.Env) (gateway.Source, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mqtt %s: %w", env.Name, err)
 	}
-	s := &source{cfg: *c, name: env.Name, clientID: c.ClientID, url: u, log: env.Log, pace: newPaced}
+	s := &source{cfg: *c, drainFor: drainWait, name: env.Name, clientID: c.ClientID, url: u, log: env.Log, pace: newPaced}
 	if s.clientID == "" {
 		s.clientID = "waystation-" + env.GatewayID + "-" + env.Name
 	}
@@ -210,7 +211,7 @@ func (r *run) granted(t paho.Token) error {
 
 // drain waits a moment for what was delivered to be stored and acknowledged.
 func (r *run) drain() {
-	t := time.NewTimer(drainWait)
+	t := time.NewTimer(r.drainFor)
 	defer t.Stop()
 	select {
 	case <-r.box.end():
