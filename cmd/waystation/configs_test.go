@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -73,5 +74,28 @@ func TestGeneratedPages(t *testing.T) {
 	}
 	if err := config.CheckDocs(adapters.All()); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestDeliveryPage holds docs/delivery.md to the code: every test it names exists.
+func TestDeliveryPage(t *testing.T) {
+	page, err := os.ReadFile("../../docs/delivery.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	exists := map[string]bool{}
+	for _, f := range house(t) {
+		for _, m := range regexp.MustCompile(`(?m)^func (Test\w+)\(`).FindAllStringSubmatch(f.text, -1) {
+			exists[m[1]] = true
+		}
+	}
+	named := regexp.MustCompile("`(Test\\w+)`").FindAllStringSubmatch(string(page), -1)
+	if len(named) < 20 {
+		t.Fatalf("only %d tests named", len(named))
+	}
+	for _, m := range named {
+		if !exists[m[1]] {
+			t.Errorf("docs/delivery.md names %s, which does not exist", m[1])
+		}
 	}
 }

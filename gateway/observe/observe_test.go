@@ -1,0 +1,174 @@
+package observe
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/waystation-iot/waystation/gateway"
+)
+
+// well is the status of a gateway that is well.
+func well() gateway.Status {
+	now := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+	return gateway.Status{Gateway: "ship-042", Version: "1", PID: 7, Started: now.Add(-time.Hour), Now: now, ClockTrusted: true, Ready: true,
+		Sources: []gateway.SourceStatus{{Name: "deck", Type: "mqtt", Link: gateway.Link{State: gateway.Up}, Received: 10, Queued: 9, LastRecord: &now}},
+		Queue: gateway.QueueStatus{Dir: "/q", State: "ok", Bytes: 2 << 20, MaxBytes: 1 << 30,
+			Lanes: []gateway.LaneStatus{{Name: "telemetry", First: 3, Next: 10, Segments: 2}}},
+		Sinks: []gateway.SinkStatus{{Name: "shore", Type: "kafka", Link: gateway.Link{State: gateway.Up}, Sent: 5, Waiting: 4, Balanced: true}},
+		Books: gateway.Books{In: 10, Queued: 9, Balanced: true}}
+}
+
+// ask sends one request to the handler of a gateway in state s.
+func ask(t *testing.T, s gateway.Status, path string) (int, string) {
+	t.Helper()
+	v := View{Status: func() gateway.Status { return s }, DeadLetters: func(after uint64, n int) ([]gateway.DeadLetter, error) {
+		if after == 99 {
+			return nil, errors.New("disk is gone")
+		}
+		rec := gateway.Record{Source: "deck", Device: "pump", Name: "a/b", Payload: []byte{0, 1}}
+		return []gateway.DeadLetter{{ID: after + 1, Sink: "shore", Lane: gateway.LaneTelemetry, Seq: uint64(n), Reason: "too large",
+			Stored: gateway.AppendRecord(nil, &rec)}}, nil
+	}}
+	w := httptest.NewRecorder()
+	Handler(v).ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+	return w.Code, w.Body.String()
+}
+
+func TestPaths(t *testing.T) {
+	bad := well()
+	bad.Ready, bad.Queue.State, bad.Queue.Error = false, "full", "no space left on device"
+	for _, c := range []struct {
+		status gateway.Status
+		path   string
+		code   int
+		says   string
+	}{
+		{well(), "/healthz", 200, "ok"},
+		{bad, "/healthz", 200, "ok"},
+		{well(), "/readyz", 200, "ready"},
+		{bad, "/readyz", 503, "queue is full: no space left on device"},
+		{well(), "/api/v1/status", 200, `"gateway": "ship-042"`},
+		{well(), "/api/v1/dead-letters", 200, `"reason": "too large"`},
+		{well(), "/api/v1/dead-letters?after=4&limit=5000", 200, `"seq": 1000`},
+		{well(), "/api/v1/dead-letters?limit=many", 400, `limit="many" is not a number`},
+		{well(), "/api/v1/dead-letters?after=99", 500, "disk is gone"},
+		{well(), "/nothing", 404, "not found"},
+		{well(), "/metrics", 200, `waystation_source_records_received_total{source="deck"} 10`},
+		{well(), "/metrics", 200, `waystation_sink_records_waiting{sink="shore"} 4`},
+		{well(), "/metrics", 200, `waystation_queue_lane_next_seq{lane="telemetry"} 10`},
+		{bad, "/metrics", 200, "waystation_queue_ok 0"},
+	} {
+		if code, body := ask(t, c.status, c.path); code != c.code || !strings.Contains(body, c.says) {
+			t.Errorf("%s: %d, want %d, saying %q:\n%.600s", c.path, code, c.code, c.says, body)
+		}
+	}
+}
+
+// TestMetricTable holds that every metric of the table is collected, and no other.
+func TestMetricTable(t *testing.T) {
+	_, body := ask(t, well(), "/metrics")
+	for _, m := range metricTable() {
+		if !strings.Contains(body, "# HELP waystation_"+m[0]+" ") {
+			t.Errorf("%s is not collected", m[0])
+		}
+	}
+}
+
+func TestTroubles(t *testing.T) {
+	s := well()
+	if got := Troubles(&s); len(got) != 0 {
+		t.Errorf("a gateway that is well has troubles: %v", got)
+	}
+	s.Queue.State, s.Queue.Error, s.Queue.Quarantined = "read-only", "remounted", 2
+	s.Sources[0].State, s.Sources[0].Error, s.Sources[0].Notes = gateway.Down, "panic: x\nstack", []string{"QoS 0"}
+	s.Sinks[0].State, s.Sinks[0].DeadLettered, s.Sinks[0].Lost = gateway.Down, 3, 4
+	s.Books.Balanced, s.ClockTrusted = false, false
+	got := strings.Join(Troubles(&s), "\n")
+	for _, want := range []string{"read-only", "do not balance", "source deck is down: panic: x", "QoS 0", "sink shore is down",
+		"refused 3", "lost 4", "2 segments", "not synchronised"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no word of %q in:\n%s", want, got)
+		}
+	}
+	if strings.Contains(got, "stack") {
+		t.Errorf("a stack is not for a person:\n%s", got)
+	}
+	var out bytes.Buffer
+	if err := Text(&out, &s); err != nil || !strings.HasPrefix(out.String(), "! the queue") {
+		t.Errorf("%v\n%s", err, out.String())
+	}
+	if err := Text(brokenWriter{}, &s); err == nil {
+		t.Error("an error of the writer is not told")
+	}
+}
+
+type brokenWriter struct{}
+
+func (brokenWriter) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
+
+func TestAgo(t *testing.T) {
+	for d, want := range map[time.Duration]string{1500 * time.Millisecond: "1.5s", 75 * time.Second: "1m15s", 26 * time.Hour: "26h0m0s", 72 * time.Hour: "3 days"} {
+		if got := ago(d); got != want {
+			t.Errorf("%v: %q, want %q", d, got, want)
+		}
+	}
+}
+
+// TestServeEnds holds that the server listens, answers and ends with its context.
+func TestServeEnds(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := well()
+	v := View{Status: func() gateway.Status { return s }}
+	log := slog.New(slog.DiscardHandler)
+	if err := Serve(t.Context(), ln.Addr().String(), v, log); err == nil || !strings.Contains(err.Error(), "http.listen") {
+		t.Errorf("a taken port: %v", err)
+	}
+	addr := ln.Addr().String()
+	_ = ln.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	logged := make(chan struct{}, 1)
+	go func() { ended <- Serve(ctx, addr, v, slog.New(slog.NewTextHandler(signalOn(logged), nil))) }()
+	select {
+	case <-logged:
+	case err := <-ended:
+		t.Fatal(err)
+	}
+	res, err := http.Get("http://" + addr + "/api/v1/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got gateway.Status
+	if err := json.NewDecoder(res.Body).Decode(&got); err != nil || got.Gateway != s.Gateway {
+		t.Errorf("%v %+v", err, got)
+	}
+	_ = res.Body.Close()
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// signalOn is a writer that signals every write.
+type signalOn chan<- struct{}
+
+func (c signalOn) Write(p []byte) (int, error) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+	return len(p), nil
+}
