@@ -11,6 +11,7 @@ type pacer struct {
 	bytes   int       // read since the trial began
 	began   time.Time // of the trial
 	rate    float64   // bytes per second on the level below; 0 = not known
+	slow    int       // trials in a row with less throughput than below
 	holding int       // trials to stay on this level
 	now     func() time.Time
 }
@@ -18,7 +19,8 @@ type pacer struct {
 // Pauses and the length of a trial.
 const (
 	trialReads   = 64
-	holdTrials   = 200
+	slowTrials   = 2
+	holdTrials   = 40
 	thinBytes    = 2 * flowBytes // per read, from which the second pause pays
 	climbBytes   = 8 * flowBytes // and the longer ones
 	keepFraction = 0.85          // of the throughput must remain to stay on a higher level
@@ -36,7 +38,7 @@ func (p *pacer) gap() time.Duration { return gaps[p.level] }
 func (p *pacer) dense() bool { return p.level > 1 }
 
 // idle says that the flow has ended.
-func (p *pacer) idle() { p.level, p.reads, p.bytes, p.rate = 0, 0, 0, 0 }
+func (p *pacer) idle() { p.level, p.reads, p.bytes, p.rate, p.slow = 0, 0, 0, 0, 0 }
 
 // read notes a read of n bytes under flow and may change the level.
 func (p *pacer) read(n int) {
@@ -53,12 +55,15 @@ func (p *pacer) read(n int) {
 	p.reads, p.bytes = 0, 0
 	switch {
 	case p.rate > 0 && rate < keepFraction*p.rate && p.level > 0:
-		p.level, p.rate, p.holding = p.level-1, 0, holdTrials
+		if p.slow++; p.slow < slowTrials {
+			return // once may be chance
+		}
+		p.level, p.rate, p.slow, p.holding = p.level-1, 0, 0, holdTrials
 	case p.holding > 0:
 		p.holding--
 	case perRead >= climbBytes && p.level < len(gaps)-1, perRead >= thinBytes && p.level == 0:
-		p.level, p.rate = p.level+1, max(p.rate, rate) // or the loss would add up over the levels
+		p.level, p.slow, p.rate = p.level+1, 0, max(p.rate, rate) // or the loss would add up over the levels
 	default:
-		p.rate = 0
+		p.rate, p.slow = 0, 0
 	}
 }
