@@ -20,11 +20,17 @@ const (
 	// maxResent is a batch that Kafka confirmed and that was not yet released:
 	// it comes again under the same seqs.
 	maxResent = 2048
-	// maxRedelivered is what mosquitto had not yet seen acknowledged, with its
-	// default window: it is stored again under new seqs. (The window is 20, but
-	// grows under acknowledgements that come in bunches.)
-	maxRedelivered = 2000
+	// maxRedelivered is what mosquitto had not yet seen acknowledged: it is
+	// stored again under new seqs. Its window is 20 by default, but grows under
+	// acknowledgements that come in bunches, and those that a dying connection
+	// still held are lost: only the packet identifiers bound it (MQTT 3.1.1,
+	// section 2.3.1).
+	maxRedelivered = 65535
 )
+
+// sameRun is how many sentences in a row must be equal to say where a repeated
+// run began.
+const sameRun = 50
 
 // TestBoatLog sends the recorded NMEA 0183 log of a sailing boat through
 // mosquitto, the gateway and Apache Kafka, sentence by sentence at QoS 1, and
@@ -184,10 +190,10 @@ func judgeBoat(t *testing.T, addr string, lines [][]byte) {
 func rewind(lines [][]byte, next int, got []peers.Message) int {
 	for back := next - 1; back >= max(0, next-maxResent-maxRedelivered); back-- {
 		n := 0
-		for n < 20 && back+n < len(lines) && n < len(got) && bytes.Equal(lines[back+n], got[n].Value) {
+		for n < sameRun && back+n < len(lines) && n < len(got) && bytes.Equal(lines[back+n], got[n].Value) {
 			n++
 		}
-		if n == 20 || n > 0 && (back+n == len(lines) || n == len(got)) {
+		if n == sameRun || n > 0 && (back+n == len(lines) || n == len(got)) {
 			return back
 		}
 	}
