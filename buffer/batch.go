@@ -8,6 +8,10 @@ import (
 // Batch is records framed for one Append: each as an unsigned varint of its
 // length and its bytes. Reset lets it be filled again once done was called.
 type Batch struct {
+	// Lazy says that nobody waits for the batch: its commit may come up to the
+	// lane's MaxDelay later, to spare the medium. Reset clears it.
+	Lazy bool
+
 	buf     []byte
 	n       int
 	largest int
@@ -32,7 +36,7 @@ func (b *Batch) Reset() {
 	if cap(b.buf) > 1<<20 {
 		b.buf = nil
 	}
-	b.buf, b.n, b.largest = b.buf[:0], 0, 0
+	b.buf, b.n, b.largest, b.Lazy = b.buf[:0], 0, 0, false
 }
 
 // Records yields the records in the order they were added. They point into

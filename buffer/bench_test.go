@@ -40,7 +40,7 @@ func batches(n int) []*Batch {
 }
 
 func benchOptions(b *testing.B) Options {
-	return Options{Dir: filepath.Join(b.TempDir(), "q"), Lanes: []string{"a"}, MaxBytes: 64 << 30, SegmentBytes: 16 << 20}
+	return Options{Dir: filepath.Join(b.TempDir(), "q"), Lanes: NamedLanes("a"), MaxBytes: 64 << 30, SegmentBytes: 16 << 20}
 }
 
 // report adds records/s, CPU time per record of the whole process, and bytes

@@ -5,130 +5,185 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"sync"
 	"time"
-
-	"github.com/klauspost/compress/s2"
-	"github.com/klauspost/compress/zstd"
 )
 
-// A block is the unit of storage and of damage. Version 1, big-endian:
+// A block is the unit of storage and of damage. Big-endian:
 //
 //	0  magic "wB"     2  version u8   3  codec u8   4  count u32
 //	8  first seq u64  16 committed at, Unix ms i64
 //	24 raw length u32 28 body length u32
-//	32 CRC-32C (Castagnoli) of bytes 0..31 and the body, u32
-//	36 body: the framed records (see Batch), compressed with codec
+//	32 CRC-32C (Castagnoli) of bytes 0..31 and all after 35, u32
+//	36 version 2 only: flags u8, and for each flag in this order
+//	     sparse: span u32, the seqs from first that the block speaks for
+//	     sealed: see crypt.go
+//	.. body: the framed records (see Batch), compressed with codec. In a sparse
+//	   block they are preceded, compressed with them, by one unsigned varint per
+//	   record: its seq less that of the record before, the first's less first.
+//
+// Version 1 is written for blocks that need none of the flags, so that an
+// older version of this package reads all it can.
 const (
-	blockHeader  = 36
-	blockMagic   = "wB"
-	blockVersion = 1
-	// maxRawBlock is what a body may expand to: one largest record with its frame.
-	maxRawBlock = MaxRecordBytes + binary.MaxVarintLen64
-)
-
-// The codecs of a block body. The numbers are part of the format.
-const (
-	codecNone byte = iota
-	codecS2
-	codecZstd
+	blockHeader   = 36
+	blockMagic    = "wB"
+	blockVersion  = 1
+	blockVersion2 = 2
+	flagSparse    = 1 // some seqs of the span are not there: the block was thinned
+	flagSealed    = 2 // the body is encrypted
+	// maxRawBlock is what a body may expand to: one largest record with its frame and seq.
+	maxRawBlock = MaxRecordBytes + 2*binary.MaxVarintLen64
 )
 
 // errDamaged says that a block's bytes are not what was written.
 var errDamaged = errors.New("damaged block")
 
-// block is a decoded header with the framed records.
+// block is a decoded block.
 type block struct {
 	first uint64
+	span  uint64 // seqs it speaks for; more than count when it is sparse
 	count int
-	when  int64 // Unix ms of the commit
-	raw   []byte
+	when  int64    // Unix ms of the commit
+	seqs  []uint64 // of the records of a sparse block, else nil
+	raw   []byte   // framed records
 }
 
-// coder compresses and decompresses blocks. Encoding is for one goroutine,
-// decoding for any number.
-type coder struct {
-	codec byte
-	crc   *crc32.Table
-	enc   *zstd.Encoder // made at first use
-	dec   func() (*zstd.Decoder, error)
+// end returns the seq after the last that the block speaks for.
+func (b *block) end() uint64 { return b.first + b.span }
+
+// scope is what a sealed block belongs to besides its header.
+type scope struct {
+	generation Generation
+	lane       string
 }
 
-// newCoder returns a coder. The zstd state, about 1 MiB each way, is made
-// when it is first needed.
-func newCoder(c Compression) *coder {
-	k := &coder{crc: crc32.MakeTable(crc32.Castagnoli), codec: codecNone}
-	switch c {
-	case Zstd:
-		k.codec = codecZstd
-	case S2:
-		k.codec = codecS2
+// header is the part of a block before its body.
+type header struct {
+	codec           byte
+	count           int
+	first           uint64
+	when            int64
+	rawLen, bodyLen int
+	flags           byte
+	span            uint64
+	body            int // where the body begins
+}
+
+// parseHeader reads a header from at least the first piece of a block. It
+// checks nothing but that it is one this version knows.
+func parseHeader(p []byte) (h header, err error) {
+	if len(p) < blockHeader || string(p[:2]) != blockMagic {
+		return h, fmt.Errorf("%w: no header", errDamaged)
 	}
-	k.dec = sync.OnceValues(func() (*zstd.Decoder, error) {
-		return zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
-			zstd.WithDecoderMaxMemory(4*maxRawBlock))
-	})
-	return k
+	be := binary.BigEndian
+	h = header{codec: p[3], count: int(be.Uint32(p[4:])), first: be.Uint64(p[8:]), when: int64(be.Uint64(p[16:])),
+		rawLen: int(be.Uint32(p[24:])), bodyLen: int(be.Uint32(p[28:])), body: blockHeader}
+	h.span = uint64(h.count)
+	if p[2] > blockVersion2 || p[3] > codecZstd {
+		return h, fmt.Errorf("%w: block version %d, codec %d", ErrNewerFormat, p[2], p[3])
+	}
+	if p[2] == blockVersion {
+		return h, nil
+	}
+	if len(p) < h.body+1 {
+		return h, fmt.Errorf("%w: header cut short", errDamaged)
+	}
+	h.flags = p[h.body]
+	h.body++
+	if h.flags&^(flagSparse|flagSealed) != 0 {
+		return h, fmt.Errorf("%w: block flags %#x", ErrNewerFormat, h.flags)
+	}
+	if h.flags&flagSparse != 0 {
+		if len(p) < h.body+4 {
+			return h, fmt.Errorf("%w: header cut short", errDamaged)
+		}
+		h.span = uint64(be.Uint32(p[h.body:]))
+		h.body += 4
+	}
+	if h.flags&flagSealed != 0 {
+		if h.body += sealedHeader; len(p) < h.body {
+			return h, fmt.Errorf("%w: header cut short", errDamaged)
+		}
+	}
+	return h, nil
 }
 
-// encode appends the block for the framed records raw to dst.
-func (k *coder) encode(dst []byte, b block) ([]byte, error) {
+// encode appends the block for the framed records b.raw to dst.
+func (k *coder) encode(dst []byte, of scope, b block) ([]byte, error) {
 	at := len(dst)
 	var head [blockHeader]byte
 	dst = append(dst, head[:]...)
-	codec := k.codec
-	var err error
-	if dst, err = k.compress(dst, b.raw); err != nil {
+	plain, flags := b.raw, byte(0)
+	if b.seqs != nil {
+		flags = flagSparse
+		plain = prependSeqs(b)
+	}
+	if k.seals() {
+		flags |= flagSealed
+	}
+	dst = k.extend(dst, flags, b.span)
+	body, codec := len(dst), k.codec
+	dst, err := k.compress(dst, plain)
+	if err != nil {
 		return nil, err
 	}
-	if len(dst)-at-blockHeader >= len(b.raw) { // compression gained nothing
+	if len(dst)-body >= len(plain) { // compression gained nothing
 		codec = codecNone
-		dst = append(dst[:at+blockHeader], b.raw...)
+		dst = append(dst[:body], plain...)
 	}
-	h, body := dst[at:at+blockHeader], dst[at+blockHeader:]
+	h := dst[at : at+blockHeader]
 	copy(h, blockMagic)
-	h[2], h[3] = blockVersion, codec
+	if h[2], h[3] = blockVersion, codec; flags != 0 {
+		h[2] = blockVersion2
+	}
 	be := binary.BigEndian
 	be.PutUint32(h[4:], uint32(b.count))
 	be.PutUint64(h[8:], b.first)
 	be.PutUint64(h[16:], uint64(b.when))
-	be.PutUint32(h[24:], uint32(len(b.raw)))
-	be.PutUint32(h[28:], uint32(len(body)))
-	be.PutUint32(h[32:], crc32.Update(crc32.Checksum(h[:32], k.crc), k.crc, body))
+	be.PutUint32(h[24:], uint32(len(plain)))
+	if flags&flagSealed != 0 {
+		if dst, err = k.seal(dst, at, body, of); err != nil {
+			return nil, err
+		}
+		h = dst[at : at+blockHeader]
+	}
+	be.PutUint32(h[28:], uint32(len(dst)-body))
+	be.PutUint32(h[32:], crc32.Update(crc32.Checksum(h[:32], k.crc), k.crc, dst[at+blockHeader:]))
 	return dst, nil
 }
 
-func (k *coder) compress(dst, raw []byte) ([]byte, error) {
-	switch k.codec {
-	case codecS2:
-		n := len(dst)
-		need := s2.MaxEncodedLen(len(raw))
-		if cap(dst)-n < need {
-			dst = append(dst, make([]byte, need)...)
-		}
-		return dst[:n+len(s2.Encode(dst[n:n+need], raw))], nil
-	case codecZstd:
-		if k.enc == nil {
-			var err error
-			k.enc, err = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1),
-				zstd.WithLowerEncoderMem(true), zstd.WithWindowSize(256<<10))
-			if err != nil {
-				return nil, fmt.Errorf("start zstd: %w", err)
-			}
-		}
-		return k.enc.EncodeAll(raw, dst), nil
+// extend appends what version 2 puts between header and body, with room for
+// what seal fills in.
+func (k *coder) extend(dst []byte, flags byte, span uint64) []byte {
+	if flags == 0 {
+		return dst
 	}
-	return append(dst, raw...), nil
+	dst = append(dst, flags)
+	if flags&flagSparse != 0 {
+		dst = binary.BigEndian.AppendUint32(dst, uint32(span))
+	}
+	if flags&flagSealed != 0 {
+		var room [sealedHeader]byte
+		dst = append(dst, room[:]...)
+	}
+	return dst
 }
 
-// blockEnd reads the first seq and the seq after the block's last record from
-// its header without checking the body.
-func blockEnd(p []byte) (first, end uint64, ok bool) {
-	if len(p) < blockHeader || string(p[:2]) != blockMagic {
-		return 0, 0, false
+// prependSeqs returns the seqs and the framed records of a sparse block.
+func prependSeqs(b block) []byte {
+	out := make([]byte, 0, len(b.raw)+2*len(b.seqs))
+	before := b.first
+	for _, s := range b.seqs {
+		out = binary.AppendUvarint(out, s-before)
+		before = s
 	}
-	first = binary.BigEndian.Uint64(p[8:])
-	return first, first + uint64(binary.BigEndian.Uint32(p[4:])), true
+	return append(out, b.raw...)
+}
+
+// blockEnd reads the first seq and the seq after the last from the first piece
+// of a block without checking the body.
+func blockEnd(p []byte) (first, end uint64, ok bool) {
+	h, err := parseHeader(p)
+	return h.first, h.first + h.span, err == nil
 }
 
 // rawLength reads the expanded length of a block from its header.
@@ -138,58 +193,59 @@ func rawLength(p []byte) uint32 { return binary.BigEndian.Uint32(p[24:]) }
 func blockTime(p []byte) time.Time { return fromMilli(int64(binary.BigEndian.Uint64(p[16:]))) }
 
 // decode checks p and appends its framed records to dst; the returned block's
-// raw is the appended part.
-func (k *coder) decode(dst, p []byte) ([]byte, block, error) {
+// raw is within the appended part.
+func (k *coder) decode(dst, p []byte, of scope) ([]byte, block, error) {
 	var b block
 	if err := k.check(p); err != nil {
 		return dst, b, err
 	}
-	be := binary.BigEndian
-	body := p[blockHeader:]
-	b.first, b.count, b.when = be.Uint64(p[8:]), int(be.Uint32(p[4:])), int64(be.Uint64(p[16:]))
-	rawLen := int(be.Uint32(p[24:]))
-	if int(be.Uint32(p[28:])) != len(body) || rawLen > maxRawBlock || rawLen < 0 {
+	h, err := parseHeader(p)
+	if err != nil {
+		return dst, b, err
+	}
+	body := p[h.body:]
+	b.first, b.count, b.when, b.span = h.first, h.count, h.when, h.span
+	if h.bodyLen != len(body) || h.rawLen > maxRawBlock || h.rawLen < 0 || b.span < uint64(b.count) || b.end() < b.first {
 		return dst, b, fmt.Errorf("%w: lengths differ", errDamaged)
 	}
+	if h.flags&flagSealed != 0 {
+		if body, err = k.unseal(p, h, of); err != nil {
+			return dst, b, err
+		}
+	}
 	at := len(dst)
-	dst, err := k.expand(dst, body, p[3], rawLen)
-	if err != nil {
+	if dst, err = k.expand(dst, body, h.codec, h.rawLen); err != nil {
 		return dst[:at], b, err
 	}
 	b.raw = dst[at:]
-	if len(b.raw) != rawLen {
-		return dst[:at], b, fmt.Errorf("%w: expands to %d bytes, not %d", errDamaged, len(b.raw), rawLen)
+	if len(b.raw) != h.rawLen {
+		return dst[:at], b, fmt.Errorf("%w: expands to %d bytes, not %d", errDamaged, len(b.raw), h.rawLen)
+	}
+	if h.flags&flagSparse != 0 {
+		if err := b.takeSeqs(); err != nil {
+			return dst[:at], b, err
+		}
 	}
 	return dst, b, countFramed(b)
 }
 
-// expand appends the decompressed body to dst. On error dst is returned.
-func (k *coder) expand(dst, body []byte, codec byte, rawLen int) ([]byte, error) {
-	switch codec {
-	case codecNone:
-		return append(dst, body...), nil
-	case codecS2:
-		if n, err := s2.DecodedLen(body); err != nil || n != rawLen {
-			return dst, fmt.Errorf("%w: s2 length", errDamaged)
-		}
-		at := len(dst)
-		dst = append(dst, make([]byte, rawLen)...)
-		if _, err := s2.Decode(dst[at:], body); err != nil {
-			return dst[:at], fmt.Errorf("%w: %w", errDamaged, err)
-		}
-		return dst, nil
-	case codecZstd:
-		dec, err := k.dec()
-		if err != nil {
-			return dst, fmt.Errorf("start zstd: %w", err)
-		}
-		out, err := dec.DecodeAll(body, dst)
-		if err != nil {
-			return dst, fmt.Errorf("%w: %w", errDamaged, err)
-		}
-		return out, nil
+// takeSeqs cuts the seqs of a sparse block off the front of raw.
+func (b *block) takeSeqs() error {
+	if b.count > maxSegmentRecords || b.count > len(b.raw) {
+		return fmt.Errorf("%w: %d seqs in %d bytes", errDamaged, b.count, len(b.raw))
 	}
-	return dst, fmt.Errorf("%w: unknown codec %d", errDamaged, codec)
+	b.seqs = make([]uint64, b.count)
+	seq := b.first
+	for i := range b.seqs {
+		d, n := binary.Uvarint(b.raw)
+		if n <= 0 || i > 0 && d == 0 || d >= b.span || seq+d >= b.end() {
+			return fmt.Errorf("%w: seq of record %d", errDamaged, i)
+		}
+		seq += d
+		b.seqs[i] = seq
+		b.raw = b.raw[n:]
+	}
+	return nil
 }
 
 // countFramed checks that b.raw holds exactly b.count framed records.

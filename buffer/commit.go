@@ -222,13 +222,14 @@ func (l *Log) encodeLane(num int) (end uint64, payload int, err error) {
 	c := &l.c
 	c.enc, c.blocks, c.raw = c.enc[:0], c.blocks[:0], c.raw[:0]
 	end = l.lanes[num].next
+	of := l.scopeOf(l.lanes[num])
 	count := 0
 	flush := func() error {
 		if count == 0 {
 			return nil
 		}
 		from := len(c.enc)
-		c.enc, err = l.coder.encode(c.enc, block{first: end, count: count, when: l.o.Now().UnixMilli(), raw: c.raw})
+		c.enc, err = l.coder.encode(c.enc, of, block{first: end, count: count, span: uint64(count), when: l.o.Now().UnixMilli(), raw: c.raw})
 		if err != nil {
 			return err
 		}

@@ -114,7 +114,7 @@ func TestOverlapIsCut(t *testing.T) {
 	for range 15 {
 		raw.Add([]byte("never acknowledged"))
 	}
-	enc, err := newCoder(None).encode(nil, block{first: 21, count: 15, raw: raw.buf})
+	enc, err := newCoder(None).encode(nil, scope{}, block{first: 21, count: 15, span: 15, raw: raw.buf})
 	if err != nil {
 		t.Fatal(err)
 	}

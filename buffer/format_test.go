@@ -35,7 +35,7 @@ func TestGolden(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, b, err := newCoder(Zstd).decode(nil, p)
+		_, b, err := newCoder(Zstd).decode(nil, p, scope{})
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -52,7 +52,7 @@ func TestGolden(t *testing.T) {
 	}
 	dir := fastDir(t)
 	unpackGolden(t, dir)
-	l := mustOpen(t, Options{Dir: dir, Lanes: []string{"a"}, MaxBytes: MinBytes})
+	l := mustOpen(t, Options{Dir: dir, Lanes: NamedLanes("a"), MaxBytes: MinBytes})
 	if got := l.Generation(); got != "0123456789abcdef" {
 		t.Fatalf("generation %s", got)
 	}
@@ -113,12 +113,12 @@ func writeGolden(t *testing.T) {
 		raw.Add(goldenRecord(n))
 	}
 	for name, codec := range goldenBlocks {
-		p, err := newCoder(codec).encode(nil, block{first: 4711, count: 100, when: 1800000000000, raw: raw.buf})
+		p, err := newCoder(codec).encode(nil, scope{}, block{first: 4711, count: 100, span: 100, when: 1800000000000, raw: raw.buf})
 		must(err)
 		must(os.WriteFile(filepath.Join("testdata", name), p, 0o644))
 	}
 	dir := fastDir(t)
-	l, err := Open(Options{Dir: dir, Lanes: []string{"a"}, MaxBytes: MinBytes, SegmentBytes: 512 << 10})
+	l, err := Open(Options{Dir: dir, Lanes: NamedLanes("a"), MaxBytes: MinBytes, SegmentBytes: 512 << 10})
 	must(err)
 	l.generation = Generation{0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef}
 	l.lanes[0].journal = []Loss{{First: 9000, Last: 9999, From: time.Unix(1700000000, 0), To: time.Unix(1700000100, 0), Reason: ReasonEvicted, Exact: true}}
@@ -186,7 +186,7 @@ func newer(tx *bolt.Tx) error {
 	first, _, _ := splitKey(k)
 	raw := &Batch{}
 	raw.Add([]byte("from the future"))
-	p, err := newCoder(None).encode(nil, block{first: first, count: 1, raw: raw.buf})
+	p, err := newCoder(None).encode(nil, scope{}, block{first: first, count: 1, span: 1, raw: raw.buf})
 	if err != nil {
 		return err
 	}

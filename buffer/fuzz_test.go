@@ -37,7 +37,7 @@ func FuzzBlockDecode(f *testing.F) {
 			reseal(p)
 		}
 		dst := []byte("kept")
-		out, b, err := k.decode(dst, p)
+		out, b, err := k.decode(dst, p, scope{})
 		if string(out[:4]) != "kept" {
 			t.Fatal("what was before is gone")
 		}
@@ -52,11 +52,11 @@ func FuzzBlockDecode(f *testing.F) {
 			t.Fatalf("block %d..%d, decoded %+v", first, end, b)
 		}
 		for _, c := range coders {
-			enc, err := c.encode(nil, b)
+			enc, err := c.encode(nil, scope{}, b)
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, again, err := k.decode(nil, enc)
+			_, again, err := k.decode(nil, enc, scope{})
 			if err != nil || again.first != b.first || again.count != b.count || again.when != b.when || !bytes.Equal(again.raw, b.raw) {
 				t.Fatalf("codec %d: %v, %+v", c.codec, err, again)
 			}

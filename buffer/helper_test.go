@@ -26,7 +26,7 @@ func fastDir(t testing.TB) string {
 
 // small returns options for a queue with small segments.
 func small(dir string) Options {
-	return Options{Dir: dir, Lanes: []string{"a", "b"}, MaxBytes: 64 << 20, SegmentBytes: 64 << 10, CursorDelay: time.Hour, Compression: None}
+	return Options{Dir: dir, Lanes: NamedLanes("a", "b"), MaxBytes: 64 << 20, SegmentBytes: 64 << 10, CursorDelay: time.Hour, Compression: None}
 }
 
 // mustOpen opens a queue that is closed at the end of the test.

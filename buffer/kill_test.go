@@ -25,7 +25,7 @@ const (
 )
 
 func killOptions(dir string) Options {
-	return Options{Dir: dir, Lanes: []string{"a", "b"}, MaxBytes: 256 << 20, SegmentBytes: 64 << 10, CursorDelay: 5 * time.Millisecond}
+	return Options{Dir: dir, Lanes: NamedLanes("a", "b"), MaxBytes: 256 << 20, SegmentBytes: 64 << 10, CursorDelay: 5 * time.Millisecond}
 }
 
 // killRecord is record n of a writer: writer, n, and bytes that follow from both.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sort"
+	"strings"
 	"sync"
 
 	bolt "go.etcd.io/bbolt"
@@ -15,8 +16,13 @@ import (
 
 // lane is one ordered log of records: a directory of segments.
 type lane struct {
-	name string
-	dir  string
+	name    string // of its directory
+	label   string // name without the generation of a guest
+	dir     string
+	o       LaneOptions
+	guest   Generation // of the queue a guest comes from; zero for a lane of this queue
+	origin  string     // who that queue belonged to
+	retired bool       // not configured: only delivered
 
 	mu          sync.RWMutex        // guards what follows, down to quarantined
 	segs        []*segment          // ascending first; the last one may be the active one
@@ -59,7 +65,7 @@ const maxSegmentRecords = 1 << 20
 // openLane reads the state of a lane. It writes nothing but the names of
 // segments that it must set aside, and needs no space.
 func (l *Log) openLane(name string) (*lane, error) {
-	ln := &lane{name: name, dir: filepath.Join(l.o.Dir, name), first: firstSeq, next: firstSeq, onDisk: map[string]position{}}
+	ln := &lane{name: name, label: name, dir: filepath.Join(l.o.Dir, name), first: firstSeq, next: firstSeq, onDisk: map[string]position{}}
 	if err := makeDir(ln.dir); err != nil {
 		if _, statErr := os.Stat(ln.dir); statErr == nil || classify(err) == nil {
 			return nil, fmt.Errorf("open queue %s: %w", ln.dir, err)
@@ -173,8 +179,8 @@ func (l *Log) adopt(ln *lane, s *segment, tx *bolt.Tx) error {
 		ln.stale = true
 	}
 	ln.next = max(ln.next, end)
-	ln.onDisk, ln.journal = m.cursors, append(m.journal, ln.journal...)
-	if l.generation == (Generation{}) {
+	ln.onDisk, ln.journal, ln.origin = m.cursors, append(m.journal, ln.journal...), m.origin
+	if l.generation == (Generation{}) && !strings.Contains(ln.name, guestMark) {
 		l.generation = m.generation
 	}
 	return nil

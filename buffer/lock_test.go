@@ -76,11 +76,11 @@ func TestForeignDirectory(t *testing.T) {
 func TestOptions(t *testing.T) {
 	dir := fastDir(t)
 	for want, o := range map[string]Options{
-		"no directory":          {Lanes: []string{"a"}, MaxBytes: MinBytes},
+		"no directory":          {Lanes: NamedLanes("a"), MaxBytes: MinBytes},
 		"0 lanes":               {Dir: dir, MaxBytes: MinBytes},
-		"is too small":          {Dir: dir, Lanes: []string{"a"}, MaxBytes: MinBytes - 1},
-		"too small for 8 lanes": {Dir: dir, Lanes: strings.Split("abcdefgh", ""), MaxBytes: MinBytes},
-		"unknown compression":   {Dir: dir, Lanes: []string{"a"}, MaxBytes: MinBytes, Compression: "lz"},
+		"is too small":          {Dir: dir, Lanes: NamedLanes("a"), MaxBytes: MinBytes - 1},
+		"too small for 8 lanes": {Dir: dir, Lanes: NamedLanes(strings.Split("abcdefgh", "")...), MaxBytes: MinBytes},
+		"unknown compression":   {Dir: dir, Lanes: NamedLanes("a"), MaxBytes: MinBytes, Compression: "lz"},
 	} {
 		if _, err := Open(o); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", want, err)

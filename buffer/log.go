@@ -88,13 +88,18 @@ func open(o Options, fault func(op, path string) error) (*Log, error) {
 	if l.lock, err = lockDir(o.Dir); err != nil {
 		return nil, err
 	}
-	for _, name := range o.Lanes {
-		ln, err := l.openLane(name)
+	for _, lo := range o.Lanes {
+		ln, err := l.openLane(lo.Name)
 		if err != nil {
 			l.closeFiles()
 			return nil, explainDir(o.Dir, err)
 		}
+		ln.o = lo
 		l.lanes = append(l.lanes, ln)
+	}
+	if err := l.openRetired(); err != nil {
+		l.closeFiles()
+		return nil, explainDir(o.Dir, err)
 	}
 	if l.generation == (Generation{}) {
 		_, _ = rand.Read(l.generation[:])
@@ -130,7 +135,7 @@ func (l *Log) Generation() string { return l.generation.String() }
 // yet seen done.
 func (l *Log) Append(lane int, b *Batch, done func(error)) {
 	r := request{lane: lane, batch: b, done: done}
-	if lane < 0 || lane >= len(l.lanes) {
+	if lane < 0 || lane >= len(l.o.Lanes) {
 		r.err = fmt.Errorf("append: no lane %d", lane)
 	} else if b.n > batchRecords {
 		r.err = fmt.Errorf("append %d records: a batch holds at most %d", b.n, batchRecords)

@@ -10,16 +10,23 @@ import (
 type Loss struct {
 	First, Last uint64    // seqs, both included
 	From, To    time.Time // when the first and last of them were committed; zero when not known
-	Reason      string    // "evicted", "damaged", "quarantined" or "unknown"
-	Exact       bool      // whether Last-First+1 records were really there
+	Reason      string    // one of the Reason constants
+	Exact       bool      // whether Count records were really there
+	Missing     uint64    // how many of First..Last are missing; 0 = all of them
 }
 
-// Count returns the number of seqs in the loss.
-func (l Loss) Count() uint64 { return l.Last - l.First + 1 }
+// Count returns the number of seqs that are missing.
+func (l Loss) Count() uint64 {
+	if l.Missing > 0 {
+		return l.Missing
+	}
+	return l.Last - l.First + 1
+}
 
 // The reasons of a loss.
 const (
 	ReasonEvicted     = "evicted"     // deleted to keep the byte budget
+	ReasonThinned     = "thinned"     // every nth record was kept to keep the byte budget
 	ReasonDamaged     = "damaged"     // a block failed its checksum
 	ReasonQuarantined = "quarantined" // a segment could not be read
 	ReasonUnknown     = "unknown"     // gone, and no entry in the journal

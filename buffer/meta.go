@@ -23,6 +23,7 @@ const (
 	keyFormat     = "format"     // u32
 	keyGeneration = "generation" // 8 bytes
 	keyFirst      = "first"      // u64, first seq of the segment
+	keyOrigin     = "origin"     // text, who a guest's queue belonged to; only in guests
 	keyNext       = "next"       // u64, seq after the last record of the lane, written by every commit
 	keyJournal    = "journal"    // see encodeJournal
 	cursorPrefix  = "cursor:"    // + name: position, 5 × u64
@@ -61,6 +62,7 @@ type position struct {
 // meta is the meta bucket of a segment.
 type meta struct {
 	generation Generation
+	origin     string
 	first      uint64
 	next       uint64 // 0 when it is damaged
 	cursors    map[string]position
@@ -74,6 +76,11 @@ func (m *meta) putAll(b *bolt.Bucket) error {
 	}
 	if err := b.Put([]byte(keyGeneration), seal(m.generation[:len(m.generation):len(m.generation)])); err != nil {
 		return err
+	}
+	if m.origin != "" {
+		if err := b.Put([]byte(keyOrigin), seal([]byte(m.origin))); err != nil {
+			return err
+		}
 	}
 	if err := b.Put([]byte(keyFirst), seal(binary.BigEndian.AppendUint64(nil, m.first))); err != nil {
 		return err
@@ -140,6 +147,13 @@ func readMeta(tx *bolt.Tx) (*meta, error) {
 		copy(m.generation[:], v)
 	} else {
 		m.damaged = append(m.damaged, keyGeneration)
+	}
+	if v := b.Get([]byte(keyOrigin)); v != nil {
+		if v, ok := unseal(v); ok {
+			m.origin = string(v)
+		} else {
+			m.damaged = append(m.damaged, keyOrigin)
+		}
 	}
 	if v, ok := unseal(b.Get([]byte(keyJournal))); ok {
 		var err error

@@ -24,7 +24,7 @@ type model struct {
 }
 
 func (m *model) open() {
-	l, err := Open(Options{Dir: m.dir, Lanes: []string{"alarm", "telemetry"}, MaxBytes: 512 << 20,
+	l, err := Open(Options{Dir: m.dir, Lanes: NamedLanes("alarm", "telemetry"), MaxBytes: 512 << 20,
 		SegmentBytes: 64 << 10, CursorDelay: time.Hour})
 	if err != nil {
 		m.t.Fatalf("open: %v", err)

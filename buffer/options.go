@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"time"
 )
 
@@ -45,13 +46,68 @@ const (
 	None Compression = "none"
 )
 
+// Policy says what makes room when a budget is reached.
+type Policy string
+
+// The policies.
+const (
+	LowestLane Policy = "lowest-lane" // the oldest segment of the lowest lane that has one to give
+	Oldest     Policy = "oldest"      // the segment, of any lane, whose last record is oldest
+	Reject     Policy = "reject"      // nothing: appending fails with ErrFull until there is room
+	Thin       Policy = "thin"        // the oldest segments keep a part of their records over their whole span; then as LowestLane
+)
+
+// LaneOptions are the options of one lane.
+type LaneOptions struct {
+	Name     string
+	MaxBytes int64         // budget for the lane's files, bytes; 0 = that of the queue alone
+	Policy   Policy        // when the lane's own budget is reached; "" = the queue's, LowestLane meaning its own oldest
+	MaxDelay time.Duration // how long a batch that nobody waits for (Batch.Lazy) may wait for its commit; 0 = not at all
+}
+
+// NamedLanes returns lanes with default options.
+func NamedLanes(names ...string) []LaneOptions {
+	out := make([]LaneOptions, len(names))
+	for i, n := range names {
+		out[i].Name = n
+	}
+	return out
+}
+
+// Retention says how long segments are kept after every cursor has released
+// them: until the last record is older than For, or they take more than Bytes.
+// A limit of zero does not bind; both zero keep nothing. The budget of the
+// queue takes them before anything that was not delivered.
+type Retention struct {
+	For   time.Duration
+	Bytes int64
+}
+
+// Key is a key of encryption at rest, AES-256.
+type Key [32]byte
+
+// Thinner picks which records of one segment stay when the queue is thinned.
+type Thinner interface {
+	// Observe is called for every record of the segment in order; i counts from 0.
+	// rec is valid only during the call.
+	Observe(i int, rec []byte)
+	// Keep is called once after that and tells for each i whether it stays.
+	Keep() []bool
+}
+
 // Options configure a Log.
 type Options struct {
-	Dir          string      // made when missing
-	Lanes        []string    // names in the order of their numbers; the number is the priority
-	MaxBytes     int64       // hard budget for all files of the queue, bytes; at least MinBytes
-	SegmentBytes int64       // size at which a new segment is begun; 0 = 16 MiB or an eighth of the budget
-	Compression  Compression // "" = zstd
+	Dir          string         // made when missing
+	Lanes        []LaneOptions  // in the order of their numbers; the number is the priority
+	MaxBytes     int64          // hard budget for all files of the queue, bytes; at least MinBytes
+	Policy       Policy         // what goes when the budget is reached; "" = LowestLane
+	HighWater    int            // percent of a budget above which Stats and the log warn; 0 = 80
+	Thin         func() Thinner // makes what policy Thin asks; required by it
+	Retain       Retention      // how long delivered segments are kept for replay; zero = not at all
+	Keys         []Key          // the first encrypts, all decrypt; none = blocks are stored in plain
+	Prefill      bool           // write zeros ahead of small commits, so that they overwrite instead of extend
+	SegmentBytes int64          // size at which a new segment is begun; 0 = 16 MiB or an eighth of the budget
+	Compression  Compression    // "" = zstd
 	// CursorDelay is how long a release may wait for an append to carry it to
 	// disk; 0 = one second. After a crash at most this much is sent again,
 	// unless the reader calls Cursor.Sync.
@@ -71,6 +127,12 @@ func (o Options) withDefaults() (Options, error) {
 	if o.MaxBytes < MinBytes {
 		return o, fmt.Errorf("open queue %s: budget of %d bytes is too small: need at least %d", o.Dir, o.MaxBytes, MinBytes)
 	}
+	if o.Policy == "" {
+		o.Policy = LowestLane
+	}
+	if o.HighWater == 0 {
+		o.HighWater = 80
+	}
 	if o.SegmentBytes == 0 {
 		o.SegmentBytes = 16 << 20
 	}
@@ -78,6 +140,14 @@ func (o Options) withDefaults() (Options, error) {
 		return o, fmt.Errorf("open queue %s: budget of %d bytes is too small for %d lanes: need at least %d", o.Dir, o.MaxBytes, len(o.Lanes), least)
 	}
 	o.SegmentBytes = max(minSegmentBytes, min(o.SegmentBytes, maxSegmentBytes, o.MaxBytes/int64(4+2*len(o.Lanes))))
+	for i, ln := range o.Lanes {
+		if !laneName(ln.Name) {
+			return o, fmt.Errorf("open queue %s: lane name %q: use 1 to 32 of a-z 0-9 _ -", o.Dir, ln.Name)
+		}
+		if slices.ContainsFunc(o.Lanes[:i], func(x LaneOptions) bool { return x.Name == ln.Name }) {
+			return o, fmt.Errorf("open queue %s: two lanes are named %q", o.Dir, ln.Name)
+		}
+	}
 	switch o.Compression {
 	case "":
 		o.Compression = Zstd

@@ -8,26 +8,46 @@ import (
 	bolt "go.etcd.io/bbolt"
 )
 
-// Chunk is what one Read returns: consecutive records, or one loss. It may be
-// used again for the next Read, which overwrites what its Records point to.
+// Chunk is what one Read returns: consecutive records, or one loss, or what
+// thinning left of a run of records together with the loss of the others. It
+// may be used again for the next Read, which overwrites what its Records point to.
 type Chunk struct {
-	First   uint64   // seq of Records[0], or of the loss
-	Records [][]byte // consecutive from First
-	Loss    *Loss    // set instead of Records when the next seqs can no longer be read
+	First   uint64   // seq that was read at: of Records[0] when they are consecutive
+	Records [][]byte // consecutive from First, or of the seqs in Seqs
+	Seqs    []uint64 // of Records, when they were thinned; else nil
+	Loss    *Loss    // seqs that can no longer be read: instead of Records, or among them
 
 	lim    Limit     // of this Read
 	stored []byte    // blocks as stored
 	places []encoded // where each begins and ends in stored
 	follow uint64    // seq at which what follows the last place begins
+	next   uint64    // seq after the records; 0 = they are consecutive
 	raw    []byte    // expanded records
 }
 
 // Next returns the seq after the chunk.
 func (c *Chunk) Next() uint64 {
-	if c.Loss != nil {
+	if len(c.Records) == 0 && c.Loss != nil {
 		return c.Loss.Last + 1
 	}
-	return c.First + uint64(len(c.Records))
+	if c.next == 0 {
+		return c.First + uint64(len(c.Records))
+	}
+	return c.next
+}
+
+// Seq returns the seq of Records[i].
+func (c *Chunk) Seq(i int) uint64 {
+	if c.Seqs != nil {
+		return c.Seqs[i]
+	}
+	return c.First + uint64(i)
+}
+
+// reset empties the chunk for a Read with a limit.
+func (c *Chunk) reset(lim Limit) {
+	c.lim, c.First, c.Records, c.Seqs, c.Loss, c.next = lim, 0, c.Records[:0], nil, nil, 0
+	c.stored, c.places, c.raw = c.stored[:0], c.places[:0], c.raw[:0]
 }
 
 // Limit bounds a Read. Blocks are read whole, and at least one: only a first
@@ -47,27 +67,36 @@ func (c *Cursor) Read(lane int, lim Limit, ch *Chunk) error {
 	c.mu.Lock()
 	pos := c.lanes[lane].read
 	c.mu.Unlock()
-	ln := c.l.lanes[lane]
+	if err := c.l.ReadAt(lane, pos, lim, ch); err != nil {
+		return err
+	}
+	if next := ch.Next(); next > pos && (len(ch.Records) > 0 || ch.Loss != nil) {
+		c.mu.Lock()
+		if c.lanes[lane].read == pos { // else it was rewound meanwhile
+			c.lanes[lane].read = next
+		}
+		c.mu.Unlock()
+	}
+	return nil
+}
+
+// ReadAt fills ch with the records of a lane from seq on, as Read does, for a
+// reader that has no cursor: what is stored is not kept for it. What was
+// deleted is returned as a Loss. It may run beside any other call.
+func (l *Log) ReadAt(lane int, seq uint64, lim Limit, ch *Chunk) error {
+	ln := l.lanes[lane]
 	for range 8 { // each pass but the last sets one segment aside or finds it gone
-		ch.lim, ch.First, ch.Records, ch.Loss = lim, 0, ch.Records[:0], nil
-		ch.stored, ch.places, ch.raw = ch.stored[:0], ch.places[:0], ch.raw[:0]
-		err := c.l.readAt(ln, pos, ch)
+		ch.reset(lim)
+		err := l.readAt(ln, seq, ch)
 		if errors.Is(err, errMoved) {
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("read queue lane %s at %d: %w", ln.name, pos, err)
-		}
-		if next := ch.Next(); next > pos && (len(ch.Records) > 0 || ch.Loss != nil) {
-			c.mu.Lock()
-			if c.lanes[lane].read == pos { // else it was rewound meanwhile
-				c.lanes[lane].read = next
-			}
-			c.mu.Unlock()
+			return fmt.Errorf("read queue lane %s at %d: %w", ln.name, seq, err)
 		}
 		return nil
 	}
-	return fmt.Errorf("read queue lane %s at %d: segments keep going away", ln.name, pos)
+	return fmt.Errorf("read queue lane %s at %d: segments keep going away", ln.name, seq)
 }
 
 // readAt reads at pos once.
@@ -88,7 +117,7 @@ func (l *Log) readAt(ln *lane, pos uint64, ch *Chunk) error {
 	}
 	found, err := l.gather(s, pos, end, ch)
 	if err == nil && found == pos {
-		err = l.expandChunk(pos, end, ch)
+		err = l.expandChunk(l.scopeOf(ln), pos, end, ch)
 	}
 	switch {
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, errMoved):
@@ -151,7 +180,7 @@ func (l *Log) gather(s *segment, pos, end uint64, ch *Chunk) (found uint64, err 
 				}
 			}
 			if _, blockEnd, ok := blockEnd(v); ok {
-				records += int(min(blockEnd-first, maxSegmentRecords))
+				records += int(min(blockEnd-first, maxSegmentRecords)) // of a sparse block more than it has: no harm
 				size += int(min(rawLength(v), maxRawBlock))
 			}
 			if len(ch.places) > 0 && (records > ch.lim.Records || size > ch.lim.Bytes) {
@@ -208,28 +237,32 @@ func seekBlock(b *bolt.Bucket, c *bolt.Cursor, pos uint64) (k, v []byte) {
 // from pos on, up to end. It stops at the first that is damaged; when that is
 // the very first, the chunk becomes a loss up to the next block. A block of a
 // newer version is an error.
-func (l *Log) expandChunk(pos, end uint64, ch *Chunk) error {
+func (l *Log) expandChunk(of scope, pos, end uint64, ch *Chunk) error {
 	at := pos
 	ch.First = pos
 	for i, p := range ch.places {
 		var b block
 		var err error
 		from := len(ch.raw)
-		ch.raw, b, err = l.coder.decode(ch.raw, ch.stored[p.from:p.to])
-		if err == nil && (b.first != p.first || b.first+uint64(b.count) <= at) {
+		ch.raw, b, err = l.coder.decode(ch.raw, ch.stored[p.from:p.to], of)
+		if err == nil && (b.first != p.first || b.end() <= at) {
 			err = fmt.Errorf("%w: block %d under key %d", errDamaged, b.first, p.first)
 		}
-		if err != nil || i > 0 && b.first != at {
+		if err == nil && i == 0 && b.seqs != nil {
+			ch.frameSparse(&b, pos, end)
+			return nil
+		}
+		if err != nil || i > 0 && (b.first != at || b.seqs != nil) {
 			ch.raw = ch.raw[:from]
 			if i > 0 { // the next Read begins there
 				break
 			}
-			if errors.Is(err, ErrNewerFormat) {
+			if errors.Is(err, ErrNewerFormat) || errors.Is(err, ErrNoKey) {
 				return err
 			}
 			return l.skipBlock(pos, ch, err)
 		}
-		at = b.first + uint64(b.count)
+		at = b.end()
 	}
 	ch.frame(pos, end)
 	return nil
@@ -260,4 +293,35 @@ func (c *Chunk) frame(pos, end uint64) {
 			c.Records = append(c.Records, rec)
 		}
 	}
+	c.next = seq
+}
+
+// frameSparse cuts the records of a thinned block from pos on, up to end, and
+// notes the loss of the others.
+func (c *Chunk) frameSparse(b *block, pos, end uint64) {
+	c.next = min(b.end(), end)
+	i := 0
+	for rest := b.raw; len(rest) > 0 && b.seqs[i] < end; i++ {
+		var rec []byte
+		rec, rest, _ = nextFramed(rest)
+		if b.seqs[i] >= pos {
+			c.Records = append(c.Records, rec)
+			c.Seqs = append(c.Seqs, b.seqs[i])
+		}
+	}
+	missing := c.next - pos - uint64(len(c.Records))
+	if missing == 0 {
+		return
+	}
+	when := fromMilli(b.when)
+	loss := Loss{First: pos, Last: c.next - 1, From: when, To: when, Reason: ReasonThinned, Exact: true, Missing: missing}
+	for _, s := range c.Seqs { // the first and the last that are missing
+		if s == loss.First {
+			loss.First++
+		}
+	}
+	for j := len(c.Seqs) - 1; j >= 0 && c.Seqs[j] == loss.Last; j-- {
+		loss.Last--
+	}
+	c.Loss = &loss
 }

@@ -127,6 +127,8 @@ func (s *salvage) item(key string, value []byte) {
 	case !ok:
 	case key == keyGeneration && len(v) == len(s.m.generation):
 		copy(s.m.generation[:], v)
+	case key == keyOrigin:
+		s.m.origin = string(v)
 	case key == keyNext && len(v) == 8:
 		s.m.next = binary.BigEndian.Uint64(v)
 	case key == keyJournal:
@@ -154,8 +156,8 @@ func (l *Log) rebuild(ln *lane, s *segment, newest bool) error {
 	if err != nil {
 		return err
 	}
-	if found.m.generation == (Generation{}) || l.generation != (Generation{}) {
-		found.m.generation = l.generation
+	if own := l.generationOf(ln); found.m.generation == (Generation{}) || own != (Generation{}) {
+		found.m.generation = own
 	}
 	if ln.running { // what is in memory is newer
 		found.m.next = ln.next

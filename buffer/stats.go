@@ -1,5 +1,7 @@
 package buffer
 
+import "time"
+
 // Stats is the state of the queue.
 type Stats struct {
 	Dir         string
@@ -13,8 +15,21 @@ type Stats struct {
 	Payload     int64 // framed bytes of them
 	Stored      int64 // compressed bytes of them
 	Evictions   int64 // segments deleted before they were sent
+	Thinned     int64 // records that policy Thin took out
 	Quarantined int64 // segments set aside
+	Device      int64 // bytes this process gave to block devices, /proc/self/io; 0 when not known
+	CommitTimes Histogram
+	Retained    int64 // bytes of delivered segments that are kept for replay
+	HighWater   bool  // the files take more than Options.HighWater percent of the budget
 	Lanes       []LaneStats
+}
+
+// Histogram counts durations. Counts[i] are those of at most Bounds[i] seconds
+// and above the bound before; the last of Counts has no bound.
+type Histogram struct {
+	Bounds []float64
+	Counts []int64
+	Sum    float64 // seconds
 }
 
 // LaneStats is the state of one lane.
@@ -23,6 +38,12 @@ type LaneStats struct {
 	First, Next uint64
 	Segments    int
 	Bytes       int64
+	MaxBytes    int64     // the lane's own budget; 0 = none
+	HighWater   bool      // of that budget
+	Oldest      time.Time // when the oldest record that some cursor waits for was committed; zero when there is none or it is not known
+	Generation  string
+	Origin      string // who a guest's queue belonged to
+	Retired     bool
 }
 
 // CursorStats is a cursor's state in one lane, taken at one moment. The books
@@ -46,7 +67,7 @@ func (l *Log) Stats() Stats {
 	s.Err = l.state
 	l.stateMu.Unlock()
 	for _, ln := range l.lanes {
-		ls := LaneStats{Name: ln.name, Bytes: ln.bytes()}
+		ls := LaneStats{Name: ln.label, Bytes: ln.bytes(), MaxBytes: ln.o.MaxBytes, Generation: l.generationOf(ln).String(), Origin: ln.origin, Retired: ln.retired}
 		ln.mu.RLock()
 		ls.First, ls.Next, ls.Segments = ln.first, ln.next, len(ln.segs)
 		s.Quarantined += ln.quarantined

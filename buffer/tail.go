@@ -43,13 +43,8 @@ func (k *coder) check(p []byte) error {
 	if crc32.Update(crc32.Checksum(p[:32], k.crc), k.crc, p[blockHeader:]) != binary.BigEndian.Uint32(p[32:]) {
 		return fmt.Errorf("%w: checksum differs", errDamaged)
 	}
-	if p[2] != blockVersion {
-		return fmt.Errorf("%w: block version %d, this version reads %d", ErrNewerFormat, p[2], blockVersion)
-	}
-	if p[3] > codecZstd {
-		return fmt.Errorf("%w: codec %d of a block", ErrNewerFormat, p[3])
-	}
-	return nil
+	_, err := parseHeader(p)
+	return err
 }
 
 // isDamage tells bytes that are not what was written from a file that this
@@ -58,7 +53,7 @@ func (k *coder) check(p []byte) error {
 func isDamage(err error) bool {
 	var errno syscall.Errno
 	switch {
-	case err == nil, errors.Is(err, ErrNewerFormat), errors.Is(err, ErrClosed), errors.Is(err, errMoved), errors.Is(err, bolterrors.ErrTimeout):
+	case err == nil, errors.Is(err, ErrNewerFormat), errors.Is(err, ErrNoKey), errors.Is(err, ErrClosed), errors.Is(err, errMoved), errors.Is(err, bolterrors.ErrTimeout):
 		return false
 	case errors.Is(err, errDamaged):
 		return true

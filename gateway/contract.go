@@ -38,7 +38,10 @@ type Sink interface {
 // the sink is closed for good.
 type Batch struct {
 	Lane       Lane
-	Generation string // identity of the queue: seqs are unique within it
+	LaneName   string // of Lane; "" = Lane.String()
+	Gateway    string // whose queue gave the seqs; "" = this gateway's
+	Generation string // identity of that queue: seqs are unique within it
+	Replayed   bool   // sent before, and asked for again
 	Items      []Item // ascending Seq
 	Bytes      int    // stored size of the records, for limits
 }

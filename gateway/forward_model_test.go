@@ -97,7 +97,7 @@ type model struct {
 
 func (m *model) open() {
 	var err error
-	if m.log, err = buffer.Open(buffer.Options{Dir: m.dir, Lanes: LaneNames(), MaxBytes: 64 << 20, CursorDelay: time.Hour}); err != nil {
+	if m.log, err = buffer.Open(buffer.Options{Dir: m.dir, Lanes: buffer.NamedLanes(LaneNames()...), MaxBytes: 64 << 20, CursorDelay: time.Hour}); err != nil {
 		m.t.Fatal(err)
 	}
 	if m.cur, err = m.log.Cursor("shore"); err != nil {

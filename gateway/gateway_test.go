@@ -85,7 +85,7 @@ type running struct {
 func start(t *testing.T, dir string, o Options) *running {
 	t.Helper()
 	var err error
-	if o.Queue, err = buffer.Open(buffer.Options{Dir: dir, Lanes: LaneNames(), MaxBytes: buffer.MinBytes}); err != nil {
+	if o.Queue, err = buffer.Open(buffer.Options{Dir: dir, Lanes: buffer.NamedLanes(LaneNames()...), MaxBytes: buffer.MinBytes}); err != nil {
 		t.Fatal(err)
 	}
 	if o.Dead, err = buffer.OpenShelf(dir, 1<<20); err != nil {
@@ -230,7 +230,7 @@ func TestShutdownHasADeadline(t *testing.T) {
 	if took := time.Since(at); took < 200*time.Millisecond || took > 10*time.Second {
 		t.Errorf("the shutdown took %s", took)
 	}
-	l, err := buffer.Open(buffer.Options{Dir: dir, Lanes: LaneNames(), MaxBytes: buffer.MinBytes})
+	l, err := buffer.Open(buffer.Options{Dir: dir, Lanes: buffer.NamedLanes(LaneNames()...), MaxBytes: buffer.MinBytes})
 	if err != nil {
 		t.Fatalf("the queue is not closed: %v", err)
 	}

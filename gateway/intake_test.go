@@ -258,7 +258,7 @@ func BenchmarkDeliver(b *testing.B) {
 // openQueue opens a queue that is closed when the test is over.
 func openQueue(t testing.TB, dir string, maxBytes int64) *buffer.Log {
 	t.Helper()
-	l, err := buffer.Open(buffer.Options{Dir: dir, Lanes: LaneNames(), MaxBytes: maxBytes})
+	l, err := buffer.Open(buffer.Options{Dir: dir, Lanes: buffer.NamedLanes(LaneNames()...), MaxBytes: maxBytes})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -126,7 +126,7 @@ func queueStatus(s buffer.Stats) QueueStatus {
 		}
 	}
 	for _, ln := range s.Lanes {
-		q.Lanes = append(q.Lanes, LaneStatus(ln))
+		q.Lanes = append(q.Lanes, LaneStatus{Name: ln.Name, First: ln.First, Next: ln.Next, Segments: ln.Segments, Bytes: ln.Bytes})
 	}
 	return q
 }

@@ -136,7 +136,7 @@ func build(cfg *config.Config, log *slog.Logger) (*gateway.Gateway, *buffer.Shel
 	budget := int64(cfg.Buffer.MaxBytes)
 	deadBytes := min(budget/8, 64<<20)
 	var err error
-	if o.Queue, err = buffer.Open(buffer.Options{Dir: dir, Lanes: gateway.LaneNames(), MaxBytes: max(budget-deadBytes, buffer.MinBytes),
+	if o.Queue, err = buffer.Open(buffer.Options{Dir: dir, Lanes: buffer.NamedLanes(gateway.LaneNames()...), MaxBytes: max(budget-deadBytes, buffer.MinBytes),
 		SegmentBytes: int64(cfg.Buffer.SegmentBytes), Compression: buffer.Compression(cfg.Buffer.Compression), Log: log}); err != nil {
 		return nil, nil, err
 	}
