@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 )
@@ -34,8 +35,7 @@ type encoded struct {
 	from, to int
 }
 
-// run commits whatever waits as soon as the commit before is done, with no
-// delay of its own, until Close.
+// run commits what waits when it is due (see pace), until Close.
 func (l *Log) run() {
 	defer close(l.finished)
 	defer l.closeFiles()
@@ -43,7 +43,9 @@ func (l *Log) run() {
 	for {
 		select {
 		case <-l.wake:
-			l.round(false)
+			if l.ready() {
+				l.round(false)
+			}
 		case <-l.quit:
 			for l.round(true) || !l.last() {
 			}
@@ -89,7 +91,11 @@ func (l *Log) round(closing bool) bool {
 		}
 	}
 	clear(l.c.reqs)
+	if err == nil {
+		l.disarm()
+	}
 	l.reclaim()
+	l.fillAhead()
 	if more {
 		l.kick()
 	}
@@ -170,6 +176,7 @@ func (l *Log) take() (more bool) {
 	left := copy(l.pending, l.pending[n:])
 	clear(l.pending[left:])
 	l.pending = l.pending[:left]
+	l.pace.taken(left > 0)
 	return left > 0
 }
 
@@ -195,9 +202,10 @@ func (l *Log) commitLane(num, n int, force bool) (bool, error) {
 	released := l.announce(ln, cursors)
 	err = l.inject("commit", ln.active.path)
 	if err == nil {
-		err = guard(func() error {
-			return ln.active.db.Update(func(tx *bolt.Tx) error { return l.write(ln, tx, cursors, released) })
-		})
+		ln.active.db.AllocSize = ln.active.step()
+		var took time.Duration
+		took, err = ln.active.update(func(tx *bolt.Tx) error { return l.write(ln, tx, cursors, released) })
+		l.times.add(took)
 	}
 	if err == nil {
 		err = l.inject("sync", ln.active.path)

@@ -165,6 +165,7 @@ func (l *Log) recycle(b *bolt.Bucket, below uint64) error {
 // committed makes the committed records visible to readers.
 func (l *Log) committed(ln *lane, num int, end uint64, cursors map[string]position) {
 	ln.active.updateSize()
+	ln.active.average(len(l.c.enc))
 	ln.active.dropPages()
 	ln.mu.Lock()
 	ln.next = end
