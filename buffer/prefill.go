@@ -18,7 +18,8 @@ const (
 	lastStep    = 1 << 20  // and at most
 )
 
-// zeros is what is written ahead, piece by piece.
+// zeros is what is written ahead, page by page: what is written in larger
+// pieces some kernels keep so, and count whole for every page that changes.
 var zeros [64 << 10]byte
 
 // step is by how much the file is extended when it must be: as much as it has.
