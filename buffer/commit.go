@@ -67,13 +67,7 @@ func (l *Log) last() bool {
 func (l *Log) round(closing bool) bool {
 	more := l.take()
 	save := l.saveDue.Swap(false) || closing
-	for i := range l.c.reqs {
-		l.prepare(&l.c.reqs[i])
-	}
-	wrote, err := l.commitLanes(save)
-	if isFull(err) && l.relieve() {
-		wrote, err = l.commitLanes(save)
-	}
+	wrote, err := l.attempt(save)
 	if wrote && err == nil || err != nil && !errors.Is(err, ErrRecordTooLarge) {
 		l.fail(err)
 	}
@@ -94,18 +88,46 @@ func (l *Log) round(closing bool) bool {
 	if err == nil {
 		l.disarm()
 	}
-	l.reclaim()
-	l.fillAhead()
+	if !errors.Is(err, ErrGone) {
+		l.reclaim()
+		l.fillAhead()
+	}
 	if more {
 		l.kick()
 	}
 	return more
 }
 
-// prepare does what a request asks for besides a commit.
-func (l *Log) prepare(r *request) {
+// attempt does what the round asks for.
+func (l *Log) attempt(save bool) (wrote bool, err error) {
+	gone := l.stayHome()
+	for i := range l.c.reqs {
+		if err := l.prepare(&l.c.reqs[i], gone); err != nil {
+			gone = err
+			l.leave(gone)
+		}
+	}
+	if gone != nil {
+		return false, l.refuse(gone)
+	}
+	wrote, err = l.commitLanes(save)
+	if isFull(err) && l.atHome() == nil && l.relieve() {
+		wrote, err = l.commitLanes(save)
+	}
+	return wrote, err
+}
+
+// prepare does what a request asks for besides a commit, gone being why it may
+// not touch the directory. It returns an ErrGone when it finds that out.
+func (l *Log) prepare(r *request, gone error) error {
 	switch {
+	case r.broken != nil && gone != nil:
+		r.err = gone
 	case r.broken != nil:
+		if dead := l.answers(); dead != nil {
+			r.err = l.goneError(dead)
+			return r.err
+		}
 		ln := l.lanes[r.lane]
 		ln.mu.Lock()
 		_, end := ln.segmentFor(r.broken.first)
@@ -120,6 +142,7 @@ func (l *Log) prepare(r *request) {
 	case r.keep != nil:
 		*r.gone = l.forget(r.keep)
 	}
+	return nil
 }
 
 // result is what a round did in one lane.

@@ -33,6 +33,10 @@ type Log struct {
 	closed  bool // Close was called
 	ended   bool // the committer answers nothing more
 
+	homeMu sync.Mutex // guards what follows
+	home   home       // where the queue is
+	gone   error      // why it is not there; nil when it is
+
 	curMu   sync.RWMutex // guards cursors; taken before a Cursor's own mutex
 	cursors map[string]*Cursor
 
@@ -45,7 +49,7 @@ type Log struct {
 	c       committer
 	reserve atomic.Int64 // size of the reserve file
 
-	fault func(op, path string) error // tests only: fails "commit", "sync", "create" or "reserve"
+	fault func(op, path string) error // tests only: fails "commit", "sync", "create", "reserve" or "probe"
 }
 
 // request is one Append, or with a nil batch one Sync and what else is set.
@@ -90,6 +94,10 @@ func open(o Options, fault func(op, path string) error) (*Log, error) {
 	}
 	if l.lock, err = lockDir(o.Dir); err != nil {
 		return nil, err
+	}
+	if l.home, err = findHome(o.Dir); err != nil {
+		l.closeFiles()
+		return nil, fmt.Errorf("open queue: %w", err)
 	}
 	for _, lo := range o.Lanes {
 		ln, err := l.openLane(lo.Name)
