@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 )
@@ -34,8 +35,7 @@ type encoded struct {
 	from, to int
 }
 
-// run commits whatever waits as soon as the commit before is done, with no
-// delay of its own, until Close.
+// run commits what waits when it is due (see pace), until Close.
 func (l *Log) run() {
 	defer close(l.finished)
 	defer l.closeFiles()
@@ -43,7 +43,9 @@ func (l *Log) run() {
 	for {
 		select {
 		case <-l.wake:
-			l.round(false)
+			if l.ready() {
+				l.round(false)
+			}
 		case <-l.quit:
 			for l.round(true) || !l.last() {
 			}
@@ -65,13 +67,7 @@ func (l *Log) last() bool {
 func (l *Log) round(closing bool) bool {
 	more := l.take()
 	save := l.saveDue.Swap(false) || closing
-	for i := range l.c.reqs {
-		l.prepare(&l.c.reqs[i])
-	}
-	wrote, err := l.commitLanes(save)
-	if isFull(err) && l.relieve() {
-		wrote, err = l.commitLanes(save)
-	}
+	wrote, err := l.attempt(save)
 	if wrote && err == nil || err != nil && !errors.Is(err, ErrRecordTooLarge) {
 		l.fail(err)
 	}
@@ -89,17 +85,49 @@ func (l *Log) round(closing bool) bool {
 		}
 	}
 	clear(l.c.reqs)
-	l.reclaim()
+	if err == nil {
+		l.disarm()
+	}
+	if !errors.Is(err, ErrGone) {
+		l.reclaim()
+		l.fillAhead()
+	}
 	if more {
 		l.kick()
 	}
 	return more
 }
 
-// prepare does what a request asks for besides a commit.
-func (l *Log) prepare(r *request) {
+// attempt does what the round asks for.
+func (l *Log) attempt(save bool) (wrote bool, err error) {
+	gone := l.stayHome()
+	for i := range l.c.reqs {
+		if err := l.prepare(&l.c.reqs[i], gone); err != nil {
+			gone = err
+			l.leave(gone)
+		}
+	}
+	if gone != nil {
+		return false, l.refuse(gone)
+	}
+	wrote, err = l.commitLanes(save)
+	if isFull(err) && l.atHome() == nil && l.relieve() {
+		wrote, err = l.commitLanes(save)
+	}
+	return wrote, err
+}
+
+// prepare does what a request asks for besides a commit, gone being why it may
+// not touch the directory. It returns an ErrGone when it finds that out.
+func (l *Log) prepare(r *request, gone error) error {
 	switch {
+	case r.broken != nil && gone != nil:
+		r.err = gone
 	case r.broken != nil:
+		if dead := l.answers(); dead != nil {
+			r.err = l.goneError(dead)
+			return r.err
+		}
 		ln := l.lanes[r.lane]
 		ln.mu.Lock()
 		_, end := ln.segmentFor(r.broken.first)
@@ -114,6 +142,7 @@ func (l *Log) prepare(r *request) {
 	case r.keep != nil:
 		*r.gone = l.forget(r.keep)
 	}
+	return nil
 }
 
 // result is what a round did in one lane.
@@ -170,6 +199,7 @@ func (l *Log) take() (more bool) {
 	left := copy(l.pending, l.pending[n:])
 	clear(l.pending[left:])
 	l.pending = l.pending[:left]
+	l.pace.taken(left > 0)
 	return left > 0
 }
 
@@ -195,9 +225,10 @@ func (l *Log) commitLane(num, n int, force bool) (bool, error) {
 	released := l.announce(ln, cursors)
 	err = l.inject("commit", ln.active.path)
 	if err == nil {
-		err = guard(func() error {
-			return ln.active.db.Update(func(tx *bolt.Tx) error { return l.write(ln, tx, cursors, released) })
-		})
+		ln.active.db.AllocSize = ln.active.step()
+		var took time.Duration
+		took, err = ln.active.update(func(tx *bolt.Tx) error { return l.write(ln, tx, cursors, released) })
+		l.times.add(took)
 	}
 	if err == nil {
 		err = l.inject("sync", ln.active.path)

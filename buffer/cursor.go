@@ -146,14 +146,9 @@ func (l *Log) cursorsOf(num int) (map[string]position, bool) {
 		out[name] = p
 	}
 	for name, c := range l.cursors {
-		c.mu.Lock()
-		p := c.lanes[num].pos
-		c.mu.Unlock()
-		if old, ok := onDisk[name]; !ok || old != p {
-			// A new cursor is worth a commit once there is something to read.
-			changed = changed || ok || !empty || p != position{next: p.next, from: p.from}
-			out[name] = p
-		}
+		p, write := c.unsaved(num, onDisk[name], empty)
+		changed = changed || write
+		out[name] = p
 	}
 	return out, changed
 }

@@ -66,6 +66,7 @@ const maxSegmentRecords = 1 << 20
 // segments that it must set aside, and needs no space.
 func (l *Log) openLane(name string) (*lane, error) {
 	ln := &lane{name: name, label: name, dir: filepath.Join(l.o.Dir, name), first: firstSeq, next: firstSeq, onDisk: map[string]position{}}
+	_, ln.guest, _ = parseLaneDir(name)
 	if err := makeDir(ln.dir); err != nil {
 		if _, statErr := os.Stat(ln.dir); statErr == nil || classify(err) == nil {
 			return nil, fmt.Errorf("open queue %s: %w", ln.dir, err)

@@ -9,10 +9,12 @@ import (
 	"syscall"
 )
 
+const lockName = "lock"
+
 // lockDir takes the directory for this process. On a read-only file system,
 // where nobody can write, the lock file is only opened when it exists.
 func lockDir(dir string) (*os.File, error) {
-	path := filepath.Join(dir, "lock")
+	path := filepath.Join(dir, lockName)
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if classify(err) != nil {
 		if f, err = os.Open(path); errors.Is(err, os.ErrNotExist) {
@@ -29,7 +31,10 @@ func lockDir(dir string) (*os.File, error) {
 			dir, ErrInUse, strings.TrimSpace(string(pid)))
 	}
 	if f.Truncate(0) == nil { // who holds it, for the message above; no harm when it cannot be written
-		_, _ = fmt.Fprintf(f, "%d\n", os.Getpid())
+		_, _ = f.WriteAt(pidLine(), 0)
 	}
 	return f, nil
 }
+
+// pidLine is what the lock file holds.
+func pidLine() []byte { return fmt.Appendf(nil, "%d\n", os.Getpid()) }

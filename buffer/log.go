@@ -24,13 +24,18 @@ type Log struct {
 	quit     chan struct{} // closed by Close
 	finished chan struct{} // closed when the committer has ended
 	saveDue  atomic.Bool   // the cursor delay is over
-	armed    atomic.Bool   // timer runs
-	timer    *time.Timer
+	armed    atomic.Bool   // pace.save is set, or about to be
+	timer    *time.Timer   // wakes the committer when something is due
 
 	pendMu  sync.Mutex // guards what follows
 	pending []request
+	pace    pace
 	closed  bool // Close was called
 	ended   bool // the committer answers nothing more
+
+	homeMu sync.Mutex // guards what follows
+	home   home       // where the queue is
+	gone   error      // why it is not there; nil when it is
 
 	curMu   sync.RWMutex // guards cursors; taken before a Cursor's own mutex
 	cursors map[string]*Cursor
@@ -39,10 +44,12 @@ type Log struct {
 	state   error      // why the last commit failed; nil when it did not
 
 	counts  counters
+	times   durations // of commits
+	base    int64     // what this process had given to block devices when the queue was opened
 	c       committer
 	reserve atomic.Int64 // size of the reserve file
 
-	fault func(op, path string) error // tests only: fails "commit", "sync", "create" or "reserve"
+	fault func(op, path string) error // tests only: fails "commit", "sync", "create", "reserve" or "probe"
 }
 
 // request is one Append, or with a nil batch one Sync and what else is set.
@@ -88,6 +95,10 @@ func open(o Options, fault func(op, path string) error) (*Log, error) {
 	if l.lock, err = lockDir(o.Dir); err != nil {
 		return nil, err
 	}
+	if l.home, err = findHome(o.Dir); err != nil {
+		l.closeFiles()
+		return nil, fmt.Errorf("open queue: %w", err)
+	}
 	for _, lo := range o.Lanes {
 		ln, err := l.openLane(lo.Name)
 		if err != nil {
@@ -105,7 +116,8 @@ func open(o Options, fault func(op, path string) error) (*Log, error) {
 		_, _ = rand.Read(l.generation[:])
 	}
 	l.findReserve()
-	l.timer = time.AfterFunc(time.Hour, func() { l.armed.Store(false); l.saveDue.Store(true); l.kick() })
+	l.base, _ = deviceBytes()
+	l.timer = time.AfterFunc(time.Hour, l.kick)
 	l.timer.Stop()
 	for _, ln := range l.lanes {
 		if ln.stale { // something was set aside: write the cursors and the loss again
@@ -114,13 +126,6 @@ func open(o Options, fault func(op, path string) error) (*Log, error) {
 	}
 	go l.run()
 	return l, nil
-}
-
-// arm has the cursors written after CursorDelay.
-func (l *Log) arm() {
-	if !l.armed.Swap(true) {
-		l.timer.Reset(l.o.CursorDelay)
-	}
 }
 
 // Generation identifies this queue among all that ever had its directory.
@@ -156,9 +161,16 @@ func (l *Log) submit(r request) {
 		r.err = ErrClosed
 	}
 	l.pending = append(l.pending, r)
-	first := len(l.pending) == 1
+	now := time.Now()
+	was := l.pace.ready(now)
+	if r.batch == nil || r.err != nil || !r.batch.Lazy || l.o.Lanes[r.lane].MaxDelay == 0 {
+		l.pace.urgent = true
+	} else if l.pace.add(now, l.o.Lanes[r.lane].MaxDelay, r.batch) {
+		l.setTimer(now)
+	}
+	kick := !was && l.pace.ready(now)
 	l.pendMu.Unlock()
-	if first {
+	if kick {
 		l.kick()
 	}
 }

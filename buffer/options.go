@@ -144,6 +144,9 @@ func (o Options) withDefaults() (Options, error) {
 		if !laneName(ln.Name) {
 			return o, fmt.Errorf("open queue %s: lane name %q: use 1 to 32 of a-z 0-9 _ -", o.Dir, ln.Name)
 		}
+		if ln.MaxDelay < 0 {
+			return o, fmt.Errorf("open queue %s: lane %s: delay of %v is below zero", o.Dir, ln.Name, ln.MaxDelay)
+		}
 		if slices.ContainsFunc(o.Lanes[:i], func(x LaneOptions) bool { return x.Name == ln.Name }) {
 			return o, fmt.Errorf("open queue %s: two lanes are named %q", o.Dir, ln.Name)
 		}

@@ -87,7 +87,10 @@ func (l *Log) ReadAt(lane int, seq uint64, lim Limit, ch *Chunk) error {
 	ln := l.lanes[lane]
 	for range 8 { // each pass but the last sets one segment aside or finds it gone
 		ch.reset(lim)
-		err := l.readAt(ln, seq, ch)
+		err := l.atHome()
+		if err == nil {
+			err = l.readAt(ln, seq, ch)
+		}
 		if errors.Is(err, errMoved) {
 			continue
 		}
@@ -123,8 +126,7 @@ func (l *Log) readAt(ln *lane, pos uint64, ch *Chunk) error {
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, errMoved):
 		return errMoved
 	case isDamage(err):
-		l.readFailed(ln, s, err)
-		return errMoved
+		return l.readFailed(ln, s, err)
 	case err != nil:
 		return err
 	}
@@ -144,11 +146,15 @@ func (l *Log) readAt(ln *lane, pos uint64, ch *Chunk) error {
 }
 
 // readFailed has a segment set aside that cannot be read. The committer does
-// it, as every change to the list of segments.
-func (l *Log) readFailed(ln *lane, s *segment, cause error) {
-	done := make(chan struct{})
-	l.submit(request{lane: l.numberOf(ln), broken: s, err: cause, done: func(error) { close(done) }})
-	<-done
+// it, as every change to the list of segments. It returns errMoved when the
+// lane is to be looked at again, or an ErrGone.
+func (l *Log) readFailed(ln *lane, s *segment, cause error) error {
+	done := make(chan error, 1)
+	l.submit(request{lane: l.numberOf(ln), broken: s, err: cause, done: func(err error) { done <- err }})
+	if err := <-done; errors.Is(err, ErrGone) {
+		return err
+	}
+	return errMoved
 }
 
 // gather copies the stored blocks from the one that holds pos on, but none

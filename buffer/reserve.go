@@ -36,6 +36,9 @@ func (l *Log) keepReserve() {
 	if l.reserve.Load() == reserveBytes || total+reserveBytes+2*int64(len(l.c.enc))+l.roomSlack() > l.o.MaxBytes {
 		return
 	}
+	if l.atHome() != nil {
+		return
+	}
 	if err := l.writeReserve(); err != nil {
 		l.reserve.Store(0)
 		_ = os.Remove(l.reservePath())

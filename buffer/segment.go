@@ -48,6 +48,10 @@ type segment struct {
 	bytes   int64        // limit, for the size of the map
 	rebuilt bool         // from what a damaged one held: not again
 	kept    int64        // the committer's: size of the file when dropPages last ran
+	zeroed  int64        // the committer's: size of the file when fillAhead last looked
+	mean    int64        // the committer's: bytes stored by the last commits, on average
+	log     *commitLog   // of a file open for writing
+	file    *os.File     // the same, bbolt's own; nil while closed or open for reading
 
 	mu    sync.Mutex // guards what follows for viewers: held while the file is opened, viewed or closed
 	db    *bolt.DB   // nil while closed; the committer's segment stays open
@@ -90,7 +94,10 @@ func guard(fn func() error) (err error) {
 	old := debug.SetPanicOnFault(true)
 	defer debug.SetPanicOnFault(old)
 	defer func() {
-		if r := recover(); r != nil {
+		r := recover()
+		if a, ok := r.(aborted); ok {
+			err = a.err
+		} else if r != nil {
 			err = fmt.Errorf("%w: bbolt: %v", errDamaged, r)
 		}
 	}()
@@ -147,7 +154,7 @@ func (s *segment) closeLocked() error {
 		return nil
 	}
 	db := s.db
-	s.db = nil
+	s.db, s.file = nil, nil
 	return guard(db.Close)
 }
 
@@ -161,6 +168,13 @@ func (s *segment) end(why error) {
 
 // updateSize reads the size of the file.
 func (s *segment) updateSize() {
+	if s.file != nil {
+		var st syscall.Stat_t
+		if syscall.Fstat(int(s.file.Fd()), &st) == nil {
+			s.size.Store(st.Size)
+		}
+		return
+	}
 	if st, err := os.Stat(s.path); err == nil {
 		s.size.Store(st.Size())
 	}
@@ -200,13 +214,10 @@ func buildSegment(dir string, limit int64, m *meta, fill func(*bolt.Bucket) erro
 		return nil, fmt.Errorf("create segment: %w", err)
 	}
 	s := &segment{path: segmentPath(dir, m.first), first: m.first, bytes: limit}
-	err := guard(func() (err error) {
-		if s.db, err = bolt.Open(tmp, 0o600, boltOptions(limit, false)); err != nil {
-			return err
-		}
+	err := guard(func() error { return s.openWriting(tmp) })
+	if err == nil {
 		s.db.AllocSize = 2 * pageBytes // little, for a nearly full disk that reserves what a file is grown by
-		defer func() { s.db.AllocSize = int(min(1<<20, limit/16)) &^ (pageBytes - 1) }()
-		return s.db.Update(func(tx *bolt.Tx) error {
+		_, err = s.update(func(tx *bolt.Tx) error {
 			blocks, err := tx.CreateBucket([]byte(bucketBlocks))
 			if err != nil {
 				return err
@@ -218,7 +229,7 @@ func buildSegment(dir string, limit int64, m *meta, fill func(*bolt.Bucket) erro
 			blocks.FillPercent = 1
 			return errors.Join(m.putAll(b), fill(blocks))
 		})
-	})
+	}
 	if err != nil {
 		_ = s.close()
 		_ = os.Remove(tmp)

@@ -62,7 +62,10 @@ type CursorStats struct {
 func (l *Log) Stats() Stats {
 	s := Stats{Dir: l.o.Dir, Generation: l.Generation(), MaxBytes: l.o.MaxBytes, Commits: l.counts.commits.Load(),
 		Records: l.counts.records.Load(), Payload: l.counts.payload.Load(), Stored: l.counts.stored.Load(),
-		Evictions: l.counts.evicted.Load(), Bytes: l.reserve.Load()}
+		Evictions: l.counts.evicted.Load(), Bytes: l.reserve.Load(), CommitTimes: l.times.histogram()}
+	if n, ok := deviceBytes(); ok {
+		s.Device = n - l.base
+	}
 	l.stateMu.Lock()
 	s.Err = l.state
 	l.stateMu.Unlock()

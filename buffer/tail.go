@@ -53,7 +53,7 @@ func (k *coder) check(p []byte) error {
 func isDamage(err error) bool {
 	var errno syscall.Errno
 	switch {
-	case err == nil, errors.Is(err, ErrNewerFormat), errors.Is(err, ErrNoKey), errors.Is(err, ErrClosed), errors.Is(err, errMoved), errors.Is(err, bolterrors.ErrTimeout):
+	case err == nil, errors.Is(err, ErrNewerFormat), errors.Is(err, ErrNoKey), errors.Is(err, ErrClosed), errors.Is(err, ErrGone), errors.Is(err, errMoved), errors.Is(err, bolterrors.ErrTimeout):
 		return false
 	case errors.Is(err, errDamaged):
 		return true

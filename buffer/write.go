@@ -27,6 +27,9 @@ func (l *Log) ensureActive(ln *lane, cursors map[string]position) error {
 // rotate begins a new segment. The old one is closed; readers open it
 // read-only. An empty one of the same first seq gives way.
 func (l *Log) rotate(ln *lane, cursors map[string]position) error {
+	if err := l.atHome(); err != nil {
+		return err
+	}
 	if err := makeDir(ln.dir); err != nil {
 		return wrapSpace("make lane directory", err)
 	}
@@ -165,6 +168,7 @@ func (l *Log) recycle(b *bolt.Bucket, below uint64) error {
 // committed makes the committed records visible to readers.
 func (l *Log) committed(ln *lane, num int, end uint64, cursors map[string]position) {
 	ln.active.updateSize()
+	ln.active.average(len(l.c.enc))
 	ln.active.dropPages()
 	ln.mu.Lock()
 	ln.next = end
@@ -190,12 +194,21 @@ func (l *Log) commitFailed(ln *lane, cause error) error {
 		}
 		return err
 	}
+	if gone := l.atHome(); gone != nil { // the outcome shows when it is back
+		l.leave(gone)
+		return fmt.Errorf("%w (%w)", gone, cause)
+	}
 	err := ln.active.view(readBack)
-	if known := classify(cause); known != nil && err == nil && end == ln.next {
+	if known := classify(cause); known != nil && err == nil && end == ln.next && ln.active.file != nil {
 		return wrapSpace("commit", cause)
 	}
 	_ = ln.active.close()
 	if err := ln.active.view(readBack); err != nil || end < ln.next {
+		if dead := l.answers(); dead != nil {
+			gone := l.goneError(dead)
+			l.leave(gone)
+			return fmt.Errorf("%w (%w)", gone, cause)
+		}
 		end = strideAfter(ln.active.first)
 	}
 	ln.mu.Lock()
