@@ -204,7 +204,7 @@ func newer(tx *bolt.Tx) error {
 func TestNewerFormat(t *testing.T) {
 	for name, change := range map[string]func(*bolt.Tx) error{
 		"segment": func(tx *bolt.Tx) error {
-			return tx.Bucket([]byte(bucketMeta)).Put([]byte(keyFormat), seal([]byte{0, 0, 0, segmentFormat + 1}))
+			return tx.Bucket([]byte(bucketMeta)).Put([]byte(keyFormat), seal([]byte{0, 0, 0, markedFormat + 1}))
 		},
 		"journal": func(tx *bolt.Tx) error {
 			return tx.Bucket([]byte(bucketMeta)).Put([]byte(keyJournal), seal([]byte{2}))

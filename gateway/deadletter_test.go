@@ -47,7 +47,7 @@ func TestGoldenDeadLetter(t *testing.T) {
 
 // What cannot be read is listed all the same, and hides nothing behind it.
 func TestUnreadableDeadLettersAreListed(t *testing.T) {
-	s, err := buffer.OpenShelf(t.TempDir(), 1<<20)
+	s, err := buffer.OpenShelf(buffer.ShelfOptions{Dir: t.TempDir(), MaxBytes: 1 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}
