@@ -234,7 +234,10 @@ func (k *coder) decode(dst, p []byte, of scope) ([]byte, block, error) {
 			return dst[:at], b, err
 		}
 	}
-	return dst, b, countFramed(b)
+	if err := countFramed(b); err != nil {
+		return dst[:at], b, err
+	}
+	return dst, b, nil
 }
 
 // takeSeqs cuts the seqs of a sparse block off the front of raw.

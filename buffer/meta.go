@@ -138,6 +138,20 @@ func decodePosition(v []byte) (position, bool) {
 	return position{next: be.Uint64(v), from: be.Uint64(v[8:]), sent: be.Uint64(v[16:]), dead: be.Uint64(v[24:]), lost: be.Uint64(v[32:])}, true
 }
 
+// optional returns a value that need not be there.
+func (m *meta) optional(b *bolt.Bucket, key string) []byte {
+	v := b.Get([]byte(key))
+	if v == nil {
+		return nil
+	}
+	v, ok := unseal(v)
+	if !ok {
+		m.damaged = append(m.damaged, key)
+		return nil
+	}
+	return v
+}
+
 // readMeta reads a segment's meta bucket. A damaged cursor, journal or
 // generation is left out and named in meta.damaged: the cursor then begins at
 // the oldest record (repeated, not lost), a loss has no reason, and the queue
@@ -167,20 +181,8 @@ func readMeta(tx *bolt.Tx) (*meta, error) {
 	} else {
 		m.damaged = append(m.damaged, keyGeneration)
 	}
-	if v := b.Get([]byte(keyOrigin)); v != nil {
-		if v, ok := unseal(v); ok {
-			m.origin = string(v)
-		} else {
-			m.damaged = append(m.damaged, keyOrigin)
-		}
-	}
-	if v := b.Get([]byte(keySealed)); v != nil {
-		if v, ok := unseal(v); ok {
-			m.mark = bytes.Clone(v)
-		} else {
-			m.damaged = append(m.damaged, keySealed)
-		}
-	}
+	m.origin = string(m.optional(b, keyOrigin))
+	m.mark = bytes.Clone(m.optional(b, keySealed))
 	if v, ok := unseal(b.Get([]byte(keyJournal))); ok {
 		var err error
 		if m.journal, err = decodeJournal(v); err != nil {

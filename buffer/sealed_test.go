@@ -26,6 +26,23 @@ func patient(n int) []byte {
 	return fmt.Appendf(nil, `{"device":"ventilator-%d","patient":"Jane Doe","t":%d}`, n%7, n)
 }
 
+// putPatients appends patients from..to-1 to two lanes.
+func putPatients(t *testing.T, l *Log, from, to int) {
+	t.Helper()
+	for lane := range 2 {
+		for n := from; n < to; {
+			b := &Batch{}
+			for range 20 {
+				b.Add(patient(n))
+				n++
+			}
+			if err := appendWait(l, lane, b); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
 // leave fills a queue with all that can be on disk: full and half-full
 // segments of two lanes, one rebuilt after damage, those set aside, one that a
 // crash left half-made, the reserve, thinned blocks and dead letters. The
@@ -33,22 +50,8 @@ func patient(n int) []byte {
 func leave(t *testing.T, keys ...Key) (crashed string) {
 	t.Helper()
 	dir := fastDir(t)
-	put := func(l *Log, from, to int) {
-		for lane := range 2 {
-			for n := from; n < to; {
-				b := &Batch{}
-				for range 20 {
-					b.Add(patient(n))
-					n++
-				}
-				if err := appendWait(l, lane, b); err != nil {
-					t.Fatal(err)
-				}
-			}
-		}
-	}
 	l := mustOpen(t, keyed(dir, keys...))
-	put(l, 0, 4000)
+	putPatients(t, l, 0, 4000)
 	mustClose(t, l)
 	files := segmentFiles(t, dir, "a")
 	overwrite(t, files[0], 0, make([]byte, 8<<10)) // both meta pages: nothing is left of it
@@ -65,7 +68,7 @@ func leave(t *testing.T, keys ...Key) (crashed string) {
 			break
 		}
 	}
-	put(l, 4000, 4100)
+	putPatients(t, l, 4000, 4100)
 	thin := sealedBlock(t, l.coder, l.scopeOf(l.lanes[0]), true)
 	raw := &Batch{}
 	raw.Add(patient(1))

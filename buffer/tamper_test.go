@@ -136,18 +136,22 @@ func TestTampering(t *testing.T) {
 		putBlock(t, a, 71, at(p, 71))
 		tampered(t, o, 0, 61, 71)
 	})
-	t.Run("in plain", func(t *testing.T) {
+}
+
+// TestPlainBlockAdded puts a block in plain among the encrypted ones.
+func TestPlainBlockAdded(t *testing.T) {
+	t.Run("as it is", func(t *testing.T) {
 		o, a, _ := twoLanes(t)
 		putBlock(t, a, 81, plainBlock(t, 81))
 		tampered(t, o, 0, 81)
 	})
-	t.Run("in plain, and the mark taken away", func(t *testing.T) {
+	t.Run("and the mark taken away", func(t *testing.T) {
 		o, a, _ := twoLanes(t)
 		putBlock(t, a, 81, plainBlock(t, 81))
 		edit(t, a, func(tx *bolt.Tx) error { return tx.Bucket([]byte(bucketMeta)).Delete([]byte(keySealed)) })
 		tampered(t, o, 0, 81)
 	})
-	t.Run("in plain, and the mark of another lane", func(t *testing.T) {
+	t.Run("and the mark of another lane", func(t *testing.T) {
 		o, a, _ := twoLanes(t)
 		putBlock(t, a, 81, plainBlock(t, 81))
 		edit(t, a, func(tx *bolt.Tx) error {
