@@ -17,18 +17,23 @@ func keyBytes(last byte) []byte {
 	return append(k, last)
 }
 
-func TestReadKey(t *testing.T) {
-	dir := t.TempDir()
-	write := func(name, text string, mode os.FileMode) {
+// keyWriter returns what writes a file with a mode into dir.
+func keyWriter(t *testing.T, dir string) func(name, text string, mode os.FileMode) {
+	return func(name, text string, mode os.FileMode) {
 		t.Helper()
 		path := filepath.Join(dir, name)
 		if err := os.WriteFile(path, []byte(text), mode); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Chmod(path, mode); err != nil {
+		if err := os.Chmod(path, mode); err != nil { // whatever the umask
 			t.Fatal(err)
 		}
 	}
+}
+
+func TestReadKey(t *testing.T) {
+	dir := t.TempDir()
+	write := keyWriter(t, dir)
 	raw, odd := string(keyBytes(7)), string(keyBytes('\n'))
 	b64 := base64.StdEncoding.EncodeToString([]byte(raw))
 	write("raw", raw, 0o600)
@@ -53,7 +58,15 @@ func TestReadKey(t *testing.T) {
 	if got, err := ReadKey("credential:raw", "/nowhere"); err != nil || got != buffer.Key([]byte(raw)) {
 		t.Errorf("a credential does not depend on the configuration's directory: %v", err)
 	}
+}
 
+// What is no key, or no secret, is refused with what was found and what to do;
+// the error never tells what it is.
+func TestReadKeyRefuses(t *testing.T) {
+	dir, raw := t.TempDir(), string(keyBytes(7))
+	b64 := base64.StdEncoding.EncodeToString([]byte(raw))
+	write := keyWriter(t, dir)
+	t.Setenv("CREDENTIALS_DIRECTORY", dir)
 	write("short", "\xff"+raw[:20], 0o600)
 	write("long", raw+"\xfe\xfd", 0o600)
 	write("nothing", "\n", 0o600)
