@@ -45,6 +45,8 @@ type block struct {
 	when  int64    // Unix ms of the commit
 	seqs  []uint64 // of the records of a sparse block, else nil
 	raw   []byte   // framed records
+
+	sealed bool // it was encrypted, and is what was written
 }
 
 // end returns the seq after the last that the block speaks for.
@@ -54,6 +56,7 @@ func (b *block) end() uint64 { return b.first + b.span }
 type scope struct {
 	generation Generation
 	lane       string
+	sealed     uint64 // from this seq on every block must be sealed; 0 = none must
 }
 
 // header is the part of a block before its body.
@@ -141,7 +144,7 @@ func (k *coder) encode(dst []byte, of scope, b block) ([]byte, error) {
 	be.PutUint64(h[16:], uint64(b.when))
 	be.PutUint32(h[24:], uint32(len(plain)))
 	if flags&flagSealed != 0 {
-		if dst, err = k.seal(dst, at, body, of); err != nil {
+		if dst, err = k.sealBlock(dst, at, body, of); err != nil {
 			return nil, err
 		}
 		h = dst[at : at+blockHeader]
@@ -193,7 +196,8 @@ func rawLength(p []byte) uint32 { return binary.BigEndian.Uint32(p[24:]) }
 func blockTime(p []byte) time.Time { return fromMilli(int64(binary.BigEndian.Uint64(p[16:]))) }
 
 // decode checks p and appends its framed records to dst; the returned block's
-// raw is within the appended part.
+// raw is within the appended part. The errors are errDamaged, errTampered,
+// ErrNoKey and ErrNewerFormat.
 func (k *coder) decode(dst, p []byte, of scope) ([]byte, block, error) {
 	var b block
 	if err := k.check(p); err != nil {
@@ -208,10 +212,14 @@ func (k *coder) decode(dst, p []byte, of scope) ([]byte, block, error) {
 	if h.bodyLen != len(body) || h.rawLen > maxRawBlock || h.rawLen < 0 || b.span < uint64(b.count) || b.end() < b.first {
 		return dst, b, fmt.Errorf("%w: lengths differ", errDamaged)
 	}
-	if h.flags&flagSealed != 0 {
-		if body, err = k.unseal(p, h, of); err != nil {
+	if b.sealed = h.flags&flagSealed != 0; b.sealed {
+		s := k.pool.Get().(*scratch)
+		defer k.pool.Put(s)
+		if body, err = k.openBlock(s, p, h, of); err != nil {
 			return dst, b, err
 		}
+	} else if of.sealed != 0 && b.end() > of.sealed {
+		return dst, b, fmt.Errorf("%w: block %d is in plain, and all from %d on are encrypted", errTampered, b.first, of.sealed)
 	}
 	at := len(dst)
 	if dst, err = k.expand(dst, body, h.codec, h.rawLen); err != nil {
@@ -226,7 +234,10 @@ func (k *coder) decode(dst, p []byte, of scope) ([]byte, block, error) {
 			return dst[:at], b, err
 		}
 	}
-	return dst, b, countFramed(b)
+	if err := countFramed(b); err != nil {
+		return dst[:at], b, err
+	}
+	return dst, b, nil
 }
 
 // takeSeqs cuts the seqs of a sparse block off the front of raw.

@@ -16,19 +16,21 @@ const (
 	codecZstd
 )
 
-// coder compresses and decompresses blocks. Encoding is for one goroutine,
+// coder encodes and decodes blocks. Encoding is for one goroutine,
 // decoding for any number.
 type coder struct {
+	*sealer
 	codec byte
 	crc   *crc32.Table
 	enc   *zstd.Encoder // made at first use
 	dec   func() (*zstd.Decoder, error)
 }
 
-// newCoder returns a coder. The zstd state, about 1 MiB each way, is made
-// when it is first needed.
-func newCoder(c Compression) *coder {
-	k := &coder{crc: crc32.MakeTable(crc32.Castagnoli), codec: codecNone}
+// newCoder returns a coder that encrypts with the first of the keys, when
+// there is one. The zstd state, about 1 MiB each way, is made when it is first
+// needed.
+func newCoder(c Compression, keys ...Key) *coder {
+	k := &coder{sealer: newSealer(keys), crc: crc32.MakeTable(crc32.Castagnoli), codec: codecNone}
 	switch c {
 	case Zstd:
 		k.codec = codecZstd

@@ -50,9 +50,14 @@ func harm(t *rapid.T, path string) {
 // altered record is handed out, what is missing is reported, all of every
 // other segment is delivered, and the queue takes records under new seqs.
 func TestDamage(t *testing.T) {
+	t.Run("plain", func(t *testing.T) { testDamage(t) })
+	t.Run("encrypted", func(t *testing.T) { testDamage(t, testKey(1)) })
+}
+
+func testDamage(t *testing.T, keys ...Key) {
 	const size, records = 60, 6000
 	master := filepath.Join(fastDir(t), "master")
-	o := small(master)
+	o := keyed(master, keys...)
 	o.SegmentBytes = 96 << 10
 	l := mustOpen(t, o)
 	c := mustCursor(t, l, "x")

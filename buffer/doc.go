@@ -15,7 +15,10 @@
 // (first seq, piece number). "m" holds the format version, the generation of
 // the queue, the segment's first seq, the next seq, every cursor, and the
 // journal of losses, each value with a checksum of its own: bbolt checks
-// nothing but its meta pages. The newest segment of a lane is never deleted
+// nothing but its meta pages. With Options.Keys the body of a block is
+// encrypted and bound to its header, lane and queue, and "m" holds a mark that
+// says since which seq; see crypt.go. What else is in "m", and the names of
+// lanes and cursors, is never encrypted. The newest segment of a lane is never deleted
 // before another one is there, so that the next seq and the cursors survive a
 // queue that was drained and closed.
 //
@@ -66,4 +69,15 @@
 //  10. A cursor that fails its checksum begins again at the oldest record:
 //     repeated, not lost. One that went with the only segment of its lane is
 //     told of everything since that segment's first seq.
+//
+// And with encryption:
+//
+//  11. Every checksum is over what is stored, so that damage is found, and what
+//     is left of a segment is saved, without the key. A block whose checksum is
+//     right and that does not decrypt, or that is in plain at or above the seq
+//     of the mark, was altered or moved: it is a loss of that block.
+//  12. A block whose key was not given is neither damaged nor lost: reading it
+//     fails, and Open refuses a lane whose newest segment needs that key before
+//     it changes anything. A new key is used from the first segment that is
+//     begun with it, and every run begins one.
 package buffer

@@ -178,9 +178,19 @@ func edit(t *testing.T, path string, fn func(*bolt.Tx) error) {
 	}
 }
 
-// newer makes the newest block of a segment one of version 2, as a newer
-// program would write it.
+// newer makes the newest block of a segment one of a version after this one,
+// as a newer program would write it.
 func newer(tx *bolt.Tx) error {
+	return lastBlock(tx, func(p []byte) { p[2] = blockVersion2 + 1 })
+}
+
+// newerFlag makes it one with a flag that this version does not know.
+func newerFlag(tx *bolt.Tx) error {
+	return lastBlock(tx, func(p []byte) { p[2], p[blockHeader] = blockVersion2, 0x80 })
+}
+
+// lastBlock replaces the newest block of a segment by one that was changed.
+func lastBlock(tx *bolt.Tx, change func([]byte)) error {
 	b := tx.Bucket([]byte(bucketBlocks))
 	k, _ := b.Cursor().Last()
 	first, _, _ := splitKey(k)
@@ -190,7 +200,7 @@ func newer(tx *bolt.Tx) error {
 	if err != nil {
 		return err
 	}
-	p[2] = blockVersion + 1
+	change(p)
 	reseal(p)
 	for k, _ := b.Cursor().Seek(pieceKey(first, 0)); k != nil; k, _ = b.Cursor().Seek(pieceKey(first, 0)) {
 		if err := b.Delete(k); err != nil {
@@ -204,12 +214,13 @@ func newer(tx *bolt.Tx) error {
 func TestNewerFormat(t *testing.T) {
 	for name, change := range map[string]func(*bolt.Tx) error{
 		"segment": func(tx *bolt.Tx) error {
-			return tx.Bucket([]byte(bucketMeta)).Put([]byte(keyFormat), seal([]byte{0, 0, 0, segmentFormat + 1}))
+			return tx.Bucket([]byte(bucketMeta)).Put([]byte(keyFormat), seal([]byte{0, 0, 0, markedFormat + 1}))
 		},
 		"journal": func(tx *bolt.Tx) error {
 			return tx.Bucket([]byte(bucketMeta)).Put([]byte(keyJournal), seal([]byte{2}))
 		},
 		"block": newer,
+		"flag":  newerFlag,
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := fastDir(t)
@@ -233,6 +244,14 @@ func TestNewerFormat(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestNewerSegmentNumber: the format of a segment that carries a mark is the
+// newest that this version reads.
+func TestNewerSegmentNumber(t *testing.T) {
+	if segmentFormat != 1 || markedFormat != 2 || blockVersion != 1 || blockVersion2 != 2 {
+		t.Fatal("a number of the format was changed: older versions and golden files go by them")
 	}
 }
 

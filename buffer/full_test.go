@@ -215,7 +215,7 @@ func TestReadOnly(t *testing.T) {
 	if r := drain(t, c, 0, 100); r.got != 1000 || len(r.losses) != 0 {
 		t.Fatalf("%+v", r)
 	}
-	if s, err := OpenShelf(dir, 1<<20); err != nil {
+	if s, err := OpenShelf(ShelfOptions{Dir: dir, MaxBytes: 1 << 20}); err != nil {
 		t.Fatal(err)
 	} else if err := s.Put([][]byte{{1}}); !errors.Is(err, ErrReadOnly) {
 		t.Fatalf("put: %v", err)

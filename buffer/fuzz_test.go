@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,9 +19,11 @@ func reseal(p []byte) {
 }
 
 // FuzzBlockDecode: no bytes make the decoder panic, also with a right
-// checksum; what is accepted gives the same records when encoded again.
+// checksum; what is accepted gives the same records when encoded again, and
+// what is accepted as sealed is what was sealed.
 func FuzzBlockDecode(f *testing.F) {
-	for name := range goldenBlocks {
+	names := slices.Concat(slices.Collect(maps.Keys(goldenBlocks)), slices.Collect(maps.Keys(goldenSeconds())))
+	for _, name := range names {
 		p, err := os.ReadFile(filepath.Join("testdata", name))
 		if err != nil {
 			f.Fatal(err)
@@ -28,36 +31,47 @@ func FuzzBlockDecode(f *testing.F) {
 		f.Add(p, false)
 		f.Add(p, true)
 	}
+	f.Add(sealedBlock(f, newCoder(Zstd, testKey(2)), goldenScope(), true), false) // a key that is missing
 	f.Add([]byte(blockMagic), true)
-	k := newCoder(Zstd)
-	coders := []*coder{newCoder(None), newCoder(S2), k}
+	k := newCoder(Zstd, testKey(1))
+	coders := []*coder{newCoder(None), newCoder(S2), newCoder(Zstd), newCoder(None, testKey(1)), k}
+	was := &Batch{}
+	for n := range 40 {
+		was.Add(goldenRecord(n))
+	}
 	f.Fuzz(func(t *testing.T, p []byte, right bool) {
 		if right && len(p) >= blockHeader {
 			p = bytes.Clone(p)
 			reseal(p)
 		}
 		dst := []byte("kept")
-		out, b, err := k.decode(dst, p, scope{})
+		out, b, err := k.decode(dst, p, goldenScope())
 		if string(out[:4]) != "kept" {
 			t.Fatal("what was before is gone")
 		}
 		if err != nil {
-			if !errors.Is(err, errDamaged) && !errors.Is(err, ErrNewerFormat) {
+			if len(out) != 4 {
+				t.Fatalf("%d bytes of a block that is refused", len(out)-4)
+			}
+			if !errors.Is(err, errDamaged) && !errors.Is(err, errTampered) && !errors.Is(err, ErrNewerFormat) && !errors.Is(err, ErrNoKey) {
 				t.Fatalf("unknown error %v", err)
 			}
 			return
 		}
+		if b.sealed && (b.first != 4711 || !bytes.Equal(b.raw, was.buf)) {
+			t.Fatalf("what nobody sealed is accepted: %+v", b)
+		}
 		first, end, ok := blockEnd(p)
-		if !ok || first != b.first || end != b.first+uint64(b.count) || b.count == 0 {
+		if !ok || first != b.first || end != b.end() || b.count == 0 || b.span < uint64(b.count) {
 			t.Fatalf("block %d..%d, decoded %+v", first, end, b)
 		}
 		for _, c := range coders {
-			enc, err := c.encode(nil, scope{}, b)
+			enc, err := c.encode(nil, goldenScope(), b)
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, again, err := k.decode(nil, enc, scope{})
-			if err != nil || again.first != b.first || again.count != b.count || again.when != b.when || !bytes.Equal(again.raw, b.raw) {
+			_, again, err := k.decode(nil, enc, goldenScope())
+			if err != nil || !slices.Equal(again.seqs, b.seqs) || again.first != b.first || again.count != b.count || again.when != b.when || !bytes.Equal(again.raw, b.raw) {
 				t.Fatalf("codec %d: %v, %+v", c.codec, err, again)
 			}
 		}

@@ -101,5 +101,5 @@ func (l *Log) generationOf(ln *lane) Generation {
 
 // scopeOf returns what the blocks of a lane belong to.
 func (l *Log) scopeOf(ln *lane) scope {
-	return scope{generation: l.generationOf(ln), lane: ln.label}
+	return scope{generation: l.generationOf(ln), lane: ln.label, sealed: ln.sealed}
 }

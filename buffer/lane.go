@@ -23,6 +23,8 @@ type lane struct {
 	guest   Generation // of the queue a guest comes from; zero for a lane of this queue
 	origin  string     // who that queue belonged to
 	retired bool       // not configured: only delivered
+	mark    []byte     // see mark; of the newest segment, then under the current key
+	sealed  uint64     // seq from which on every block must be sealed; 0 = none must
 
 	mu          sync.RWMutex        // guards what follows, down to quarantined
 	segs        []*segment          // ascending first; the last one may be the active one
@@ -180,7 +182,7 @@ func (l *Log) adopt(ln *lane, s *segment, tx *bolt.Tx) error {
 		ln.stale = true
 	}
 	ln.next = max(ln.next, end)
-	ln.onDisk, ln.journal, ln.origin = m.cursors, append(m.journal, ln.journal...), m.origin
+	ln.onDisk, ln.journal, ln.origin, ln.mark = m.cursors, append(m.journal, ln.journal...), m.origin, m.mark
 	if l.generation == (Generation{}) && !strings.Contains(ln.name, guestMark) {
 		l.generation = m.generation
 	}

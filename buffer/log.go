@@ -2,7 +2,6 @@ package buffer
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -86,7 +85,7 @@ func open(o Options, fault func(op, path string) error) (*Log, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Log{o: o, coder: newCoder(o.Compression), cursors: map[string]*Cursor{},
+	l := &Log{o: o, coder: newCoder(o.Compression, o.Keys...), cursors: map[string]*Cursor{},
 		wake: make(chan struct{}, 1), quit: make(chan struct{}), finished: make(chan struct{}), fault: fault}
 	l.c.roundBytes = int(min(commitBytes, o.SegmentBytes))
 	if err := makeDir(o.Dir); err != nil {
@@ -113,7 +112,11 @@ func open(o Options, fault func(op, path string) error) (*Log, error) {
 		return nil, explainDir(o.Dir, err)
 	}
 	if l.generation == (Generation{}) {
-		_, _ = rand.Read(l.generation[:])
+		l.findGeneration()
+	}
+	if err := l.settleMarks(); err != nil {
+		l.closeFiles()
+		return nil, fmt.Errorf("open queue %s: %w", o.Dir, err)
 	}
 	l.findReserve()
 	l.base, _ = deviceBytes()

@@ -28,6 +28,7 @@ const (
 	ReasonEvicted     = "evicted"     // deleted to keep the byte budget
 	ReasonThinned     = "thinned"     // every nth record was kept to keep the byte budget
 	ReasonDamaged     = "damaged"     // a block failed its checksum
+	ReasonTampered    = "tampered"    // a block was altered or moved by someone without the key
 	ReasonQuarantined = "quarantined" // a segment could not be read
 	ReasonUnknown     = "unknown"     // gone, and no entry in the journal
 )

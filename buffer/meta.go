@@ -1,6 +1,7 @@
 package buffer
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
@@ -24,9 +25,17 @@ const (
 	keyGeneration = "generation" // 8 bytes
 	keyFirst      = "first"      // u64, first seq of the segment
 	keyOrigin     = "origin"     // text, who a guest's queue belonged to; only in guests
+	keySealed     = "sealed"     // see mark; only where encryption is or was on
 	keyNext       = "next"       // u64, seq after the last record of the lane, written by every commit
 	keyJournal    = "journal"    // see encodeJournal
 	cursorPrefix  = "cursor:"    // + name: position, 5 × u64
+)
+
+// The formats of a segment. One with a mark has another, so that a version
+// which would write in plain does not open it.
+const (
+	segmentFormat = 1
+	markedFormat  = 2
 )
 
 // seal appends the checksum of v to v.
@@ -64,6 +73,7 @@ type meta struct {
 	generation Generation
 	origin     string
 	first      uint64
+	mark       []byte // see mark; nil when there is none
 	next       uint64 // 0 when it is damaged
 	cursors    map[string]position
 	journal    []Loss
@@ -71,7 +81,11 @@ type meta struct {
 }
 
 func (m *meta) putAll(b *bolt.Bucket) error {
-	if err := b.Put([]byte(keyFormat), seal(binary.BigEndian.AppendUint32(nil, segmentFormat))); err != nil {
+	format := uint32(segmentFormat)
+	if m.mark != nil {
+		format = markedFormat
+	}
+	if err := b.Put([]byte(keyFormat), seal(binary.BigEndian.AppendUint32(nil, format))); err != nil {
 		return err
 	}
 	if err := b.Put([]byte(keyGeneration), seal(m.generation[:len(m.generation):len(m.generation)])); err != nil {
@@ -79,6 +93,11 @@ func (m *meta) putAll(b *bolt.Bucket) error {
 	}
 	if m.origin != "" {
 		if err := b.Put([]byte(keyOrigin), seal([]byte(m.origin))); err != nil {
+			return err
+		}
+	}
+	if m.mark != nil {
+		if err := b.Put([]byte(keySealed), seal(m.mark[:len(m.mark):len(m.mark)])); err != nil {
 			return err
 		}
 	}
@@ -119,6 +138,20 @@ func decodePosition(v []byte) (position, bool) {
 	return position{next: be.Uint64(v), from: be.Uint64(v[8:]), sent: be.Uint64(v[16:]), dead: be.Uint64(v[24:]), lost: be.Uint64(v[32:])}, true
 }
 
+// optional returns a value that need not be there.
+func (m *meta) optional(b *bolt.Bucket, key string) []byte {
+	v := b.Get([]byte(key))
+	if v == nil {
+		return nil
+	}
+	v, ok := unseal(v)
+	if !ok {
+		m.damaged = append(m.damaged, key)
+		return nil
+	}
+	return v
+}
+
 // readMeta reads a segment's meta bucket. A damaged cursor, journal or
 // generation is left out and named in meta.damaged: the cursor then begins at
 // the oldest record (repeated, not lost), a loss has no reason, and the queue
@@ -132,8 +165,8 @@ func readMeta(tx *bolt.Tx) (*meta, error) {
 	if !ok || len(f) != 4 {
 		return nil, fmt.Errorf("%w: format of the segment", errDamaged)
 	}
-	if v := binary.BigEndian.Uint32(f); v != segmentFormat {
-		return nil, fmt.Errorf("%w: segment format %d, this version reads %d", ErrNewerFormat, v, segmentFormat)
+	if v := binary.BigEndian.Uint32(f); v != segmentFormat && v != markedFormat {
+		return nil, fmt.Errorf("%w: segment format %d, this version reads up to %d", ErrNewerFormat, v, markedFormat)
 	}
 	m := &meta{cursors: map[string]position{}}
 	for key, to := range map[string]*uint64{keyFirst: &m.first, keyNext: &m.next} {
@@ -148,13 +181,8 @@ func readMeta(tx *bolt.Tx) (*meta, error) {
 	} else {
 		m.damaged = append(m.damaged, keyGeneration)
 	}
-	if v := b.Get([]byte(keyOrigin)); v != nil {
-		if v, ok := unseal(v); ok {
-			m.origin = string(v)
-		} else {
-			m.damaged = append(m.damaged, keyOrigin)
-		}
-	}
+	m.origin = string(m.optional(b, keyOrigin))
+	m.mark = bytes.Clone(m.optional(b, keySealed))
 	if v, ok := unseal(b.Get([]byte(keyJournal))); ok {
 		var err error
 		if m.journal, err = decodeJournal(v); err != nil {

@@ -20,6 +20,7 @@ type Chunk struct {
 	lim    Limit     // of this Read
 	stored []byte    // blocks as stored
 	places []encoded // where each begins and ends in stored
+	path   string    // of the segment they are in
 	follow uint64    // seq at which what follows the last place begins
 	next   uint64    // seq after the records; 0 = they are consecutive
 	raw    []byte    // expanded records
@@ -163,7 +164,7 @@ func (l *Log) readFailed(ln *lane, s *segment, cause error) error {
 // of them begins to matter: pos, or the first seq after it that is there (end
 // when there is none).
 func (l *Log) gather(s *segment, pos, end uint64, ch *Chunk) (found uint64, err error) {
-	found, ch.follow = end, end
+	found, ch.follow, ch.path = end, end, s.path
 	err = s.view(func(tx *bolt.Tx) error {
 		b := tx.Bucket([]byte(bucketBlocks))
 		if b == nil {
@@ -252,7 +253,11 @@ func (l *Log) expandChunk(of scope, pos, end uint64, ch *Chunk) error {
 		from := len(ch.raw)
 		ch.raw, b, err = l.coder.decode(ch.raw, ch.stored[p.from:p.to], of)
 		if err == nil && (b.first != p.first || b.end() <= at) {
-			err = fmt.Errorf("%w: block %d under key %d", errDamaged, b.first, p.first)
+			what := errDamaged
+			if b.sealed { // it is what was written, but not where
+				what = errTampered
+			}
+			err = fmt.Errorf("%w: block %d under key %d", what, b.first, p.first)
 		}
 		if err == nil && i == 0 && b.seqs != nil {
 			ch.frameSparse(&b, pos, end)
@@ -284,7 +289,10 @@ func (l *Log) skipBlock(pos uint64, ch *Chunk, cause error) error {
 		return fmt.Errorf("%w: blocks out of order at %d", errDamaged, pos)
 	}
 	ch.Loss = &Loss{First: pos, Last: last, Reason: ReasonDamaged, Exact: last-pos < blockRecords}
-	l.o.Log.Error("damaged block in the queue is skipped", "first_seq", pos, "last_seq", last, "error", cause)
+	if errors.Is(cause, errTampered) {
+		ch.Loss.Reason = ReasonTampered
+	}
+	l.o.Log.Error(ch.Loss.Reason+" block in the queue is skipped", "segment", ch.path, "first_seq", pos, "last_seq", last, "error", cause)
 	return nil
 }
 

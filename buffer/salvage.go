@@ -1,6 +1,7 @@
 package buffer
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"os"
@@ -129,6 +130,8 @@ func (s *salvage) item(key string, value []byte) {
 		copy(s.m.generation[:], v)
 	case key == keyOrigin:
 		s.m.origin = string(v)
+	case key == keySealed:
+		s.m.mark = bytes.Clone(v)
 	case key == keyNext && len(v) == 8:
 		s.m.next = binary.BigEndian.Uint64(v)
 	case key == keyJournal:
@@ -160,6 +163,7 @@ func (l *Log) rebuild(ln *lane, s *segment, newest bool) error {
 		found.m.generation = own
 	}
 	if ln.running { // what is in memory is newer
+		found.m.mark = ln.mark
 		found.m.next = ln.next
 		if newest {
 			found.m.cursors, _ = l.cursorsOf(l.numberOf(ln))

@@ -31,9 +31,6 @@ const pageBytes = 4096
 // keyBytes is the length of a piece's key: first seq u64, piece number u16.
 const keyBytes = 10
 
-// segmentFormat is the version in a segment's meta bucket.
-const segmentFormat = 1
-
 const (
 	segSuffix = ".seg"
 	badSuffix = ".seg.bad"

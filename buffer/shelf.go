@@ -1,10 +1,12 @@
 package buffer
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
@@ -17,10 +19,17 @@ import (
 // person: each has an id, can be listed and dropped. It is one bbolt file
 // beside the queue, made at the first Put, with a byte budget of its own;
 // over it the oldest go first and are counted.
+//
+// An entry in plain has the key id u64 and the value CRC-32C of id and data,
+// data. An encrypted one has the key id u64, form u8 (1) and the value CRC-32C
+// of key and the rest, key id 8 bytes, nonce 24 bytes, XAES-256-GCM of the
+// data with the key and the key's id as associated data.
 type Shelf struct {
 	path     string
 	maxBytes int64
 	crc      *crc32.Table
+	sealer   *sealer
+	log      *slog.Logger
 
 	mu      sync.Mutex // guards what follows and serialises access to the file
 	db      *bolt.DB
@@ -30,19 +39,36 @@ type Shelf struct {
 	evicted int64
 }
 
+// ShelfOptions configure a Shelf.
+type ShelfOptions struct {
+	Dir      string
+	MaxBytes int64        // budget for the entries, bytes
+	Keys     []Key        // the first encrypts, all decrypt; none = entries are stored in plain
+	Log      *slog.Logger // nil = discard
+}
+
 // Kept is one entry of a Shelf.
 type Kept struct {
 	ID   uint64
-	Data []byte
+	Data []byte // nil when it cannot be read
+	Err  error  // why it cannot be read: ErrNoKey when its key was not given
 }
 
 const bucketShelf = "shelf"
 
-// OpenShelf opens the shelf in dir, or notes that there is none yet. A file
+// shelfSealed ends the key of an encrypted entry.
+const shelfSealed = 1
+
+// OpenShelf opens the shelf in o.Dir, or notes that there is none yet. A file
 // that cannot be read is renamed to .bad and a new one begun. On a read-only
-// file system what is there can be listed.
-func OpenShelf(dir string, maxBytes int64) (*Shelf, error) {
-	s := &Shelf{path: filepath.Join(dir, "dead-letters.db"), maxBytes: maxBytes, crc: crc32.MakeTable(crc32.Castagnoli)}
+// file system what is there can be listed. Entries whose key was not given are
+// kept, and listed without their data.
+func OpenShelf(o ShelfOptions) (*Shelf, error) {
+	s := &Shelf{path: filepath.Join(o.Dir, "dead-letters.db"), maxBytes: o.MaxBytes, crc: crc32.MakeTable(crc32.Castagnoli),
+		sealer: newSealer(o.Keys), log: o.Log}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
 	if _, err := os.Stat(s.path); errors.Is(err, os.ErrNotExist) {
 		return s, nil
 	}
@@ -107,38 +133,109 @@ func (s *Shelf) drop() error {
 	return guard(db.Close)
 }
 
-// Put stores the entries in one synced commit.
+// Put stores the entries in one synced commit. Entries that the budget makes
+// room with, and one that is larger than the whole budget and cannot be kept
+// at all, are counted as evicted and logged.
 func (s *Shelf) Put(entries [][]byte) error {
-	return s.update("keep dead letters", func(b *bolt.Bucket) error {
+	var huge []int
+	var before, after int64
+	err := s.update("keep dead letters", func(b *bolt.Bucket) error {
 		for _, e := range entries {
 			id, err := b.NextSequence()
 			if err != nil {
 				return err
 			}
-			k := binary.BigEndian.AppendUint64(nil, id)
-			v := binary.BigEndian.AppendUint32(nil, s.sum(k, e))
-			v = append(v, e...)
+			k, v, err := s.encode(id, e)
+			if err != nil {
+				return err
+			}
+			if int64(len(v)) > s.maxBytes { // it would take all others with it, and then go itself
+				huge = append(huge, len(e))
+				continue
+			}
 			if err := b.Put(k, v); err != nil {
 				return err
 			}
 			s.bytes, s.count = s.bytes+int64(len(v)), s.count+1
 		}
-		return s.trim(b)
+		before = s.evicted
+		err := s.trim(b)
+		after = s.evicted
+		s.evicted += int64(len(huge))
+		return err
 	})
+	if err != nil {
+		return err
+	}
+	for _, n := range huge {
+		s.log.Error("a dead letter is larger than all the space for them and is not kept; raise the budget of the queue",
+			"file", s.path, "bytes", n, "budget", s.maxBytes)
+	}
+	if after > before {
+		s.log.Warn("the dead letters are over their budget: the oldest are deleted", "file", s.path, "count", after-before, "budget", s.maxBytes)
+	}
+	return nil
 }
 
-// Drop deletes entries by id. Ids that are not there are passed over.
+// encode returns the key and the value of an entry.
+func (s *Shelf) encode(id uint64, data []byte) (k, v []byte, err error) {
+	k = binary.BigEndian.AppendUint64(nil, id)
+	v = make([]byte, 4, 4+keyIDBytes+nonceBytes+tagBytes+len(data))
+	if s.sealer.seals() {
+		k = append(k, shelfSealed)
+		x, sc := s.sealer.keys[0], &scratch{}
+		v = append(v, x.id[:]...)
+		v = v[:len(v)+nonceBytes]
+		s.sealer.random(v[4+keyIDBytes:])
+		sc.aad = append(append([]byte(shelfMagic), k...), x.id[:]...)
+		if v, err = x.seal(sc, v, v[4+keyIDBytes:], data); err != nil {
+			return nil, nil, err
+		}
+	} else {
+		v = append(v, data...)
+	}
+	binary.BigEndian.PutUint32(v, s.sum(k, v[4:]))
+	return k, v, nil
+}
+
+// decode returns the entry that is stored under a key of at least 8 bytes.
+func (s *Shelf) decode(k, v []byte) (e Kept) {
+	e.ID = binary.BigEndian.Uint64(k)
+	if len(v) < 4 || s.sum(k, v[4:]) != binary.BigEndian.Uint32(v) {
+		e.Err = fmt.Errorf("%w: checksum differs", errDamaged)
+		return e
+	}
+	switch v = v[4:]; {
+	case len(k) == 8:
+		e.Data = append([]byte{}, v...)
+	case len(k) != 9 || k[8] != shelfSealed:
+		e.Err = fmt.Errorf("%w: form of the entry", ErrNewerFormat)
+	case len(v) < keyIDBytes+nonceBytes:
+		e.Err = fmt.Errorf("%w: cut short", errDamaged)
+	default:
+		var x *xaes
+		if x, e.Err = s.sealer.find(v[:keyIDBytes]); e.Err != nil {
+			return e
+		}
+		sc := &scratch{aad: append(append([]byte(shelfMagic), k...), x.id[:]...)}
+		v = v[keyIDBytes:]
+		e.Data, e.Err = x.open(sc, []byte{}, v[:nonceBytes], v[nonceBytes:])
+	}
+	return e
+}
+
+// Drop deletes entries by id, also those that cannot be read. Ids that are not
+// there are passed over.
 func (s *Shelf) Drop(ids ...uint64) error {
 	return s.update("drop dead letters", func(b *bolt.Bucket) error {
 		for _, id := range ids {
-			k := binary.BigEndian.AppendUint64(nil, id)
-			v := b.Get(k)
-			if v == nil {
-				continue
-			}
-			s.bytes, s.count = s.bytes-int64(len(v)), s.count-1
-			if err := b.Delete(k); err != nil {
-				return err
+			first := binary.BigEndian.AppendUint64(nil, id)
+			c := b.Cursor()
+			for k, v := c.Seek(first); bytes.HasPrefix(k, first); k, v = c.Seek(first) {
+				s.bytes, s.count = s.bytes-int64(len(v)), s.count-1
+				if err := c.Delete(); err != nil {
+					return err
+				}
 			}
 		}
 		return nil
@@ -179,9 +276,9 @@ func (s *Shelf) update(what string, fn func(*bolt.Bucket) error) error {
 	return nil
 }
 
-// sum is the checksum of an entry and its id.
-func (s *Shelf) sum(id, data []byte) uint32 {
-	return crc32.Update(crc32.Checksum(id, s.crc), s.crc, data)
+// sum is the checksum of an entry's key and what is stored under it.
+func (s *Shelf) sum(key, data []byte) uint32 {
+	return crc32.Update(crc32.Checksum(key, s.crc), s.crc, data)
 }
 
 // trim deletes the oldest entries while the shelf is over its budget.
@@ -201,7 +298,7 @@ func (s *Shelf) trim(b *bolt.Bucket) error {
 }
 
 // List returns up to n entries with ids above after, oldest first. Entries
-// that fail their checksum are left out.
+// that cannot be read are listed with the reason.
 func (s *Shelf) List(after uint64, n int) (out []Kept, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -216,10 +313,11 @@ func (s *Shelf) List(after uint64, n int) (out []Kept, err error) {
 			}
 			c := b.Cursor()
 			for k, v := c.Seek(binary.BigEndian.AppendUint64(nil, after+1)); k != nil && len(out) < n; k, v = c.Next() {
-				if len(k) != 8 || len(v) < 4 || s.sum(k, v[4:]) != binary.BigEndian.Uint32(v) {
-					continue
+				if len(k) < 8 || binary.BigEndian.Uint64(k) <= after {
+					continue // a damaged page: what cannot be named, or would be listed twice
 				}
-				out = append(out, Kept{ID: binary.BigEndian.Uint64(k), Data: append([]byte(nil), v[4:]...)})
+				after = binary.BigEndian.Uint64(k)
+				out = append(out, s.decode(k, v))
 			}
 			return nil
 		})

@@ -12,7 +12,8 @@ import (
 )
 
 // checkLast returns ErrNewerFormat when the last block of a segment is whole
-// and of a version or codec that this one does not know.
+// and of a version or codec that this one does not know, and ErrNoKey when it
+// is encrypted with a key that was not given.
 func (k *coder) checkLast(tx *bolt.Tx) error {
 	b := tx.Bucket([]byte(bucketBlocks))
 	if b == nil {
@@ -28,10 +29,18 @@ func (k *coder) checkLast(tx *bolt.Tx) error {
 	for at, v := c.Seek(pieceKey(first, 0)); at != nil && len(v) <= pieceBytes; at, v = c.Next() {
 		stored = append(stored, v...)
 	}
-	if err := k.check(stored); errors.Is(err, ErrNewerFormat) {
+	err := k.check(stored)
+	if errors.Is(err, ErrNewerFormat) {
 		return err
 	}
-	return nil
+	if err != nil { // damaged: for readers to find
+		return nil
+	}
+	h, err := parseHeader(stored)
+	if id := sealedBy(stored, h); err == nil && id != nil {
+		_, err = k.find(id)
+	}
+	return err
 }
 
 // check tells whether p is a whole block as it was written, and one that this

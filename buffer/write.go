@@ -36,7 +36,7 @@ func (l *Log) rotate(ln *lane, cursors map[string]position) error {
 	if err := l.inject("create", ln.dir); err != nil {
 		return wrapSpace("begin segment", err)
 	}
-	m := &meta{generation: l.generationOf(ln), origin: ln.origin, first: ln.next, next: ln.next, cursors: cursors, journal: ln.losses()}
+	m := &meta{generation: l.generationOf(ln), origin: ln.origin, mark: ln.mark, first: ln.next, next: ln.next, cursors: cursors, journal: ln.losses()}
 	s, err := createSegment(ln.dir, l.o.SegmentBytes, m)
 	if err != nil {
 		return wrapSpace("begin segment", err)

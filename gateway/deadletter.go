@@ -58,7 +58,10 @@ func DeadLetters(s *buffer.Shelf, after uint64, n int) ([]DeadLetter, error) {
 	}
 	out := make([]DeadLetter, 0, len(kept))
 	for _, k := range kept {
-		l, err := parseDeadLetter(k.ID, k.Data)
+		l, err := DeadLetter{}, k.Err
+		if err == nil {
+			l, err = parseDeadLetter(k.ID, k.Data)
+		}
 		if err != nil {
 			l = DeadLetter{ID: k.ID, Reason: err.Error()}
 		}

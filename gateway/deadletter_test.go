@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -47,7 +48,7 @@ func TestGoldenDeadLetter(t *testing.T) {
 
 // What cannot be read is listed all the same, and hides nothing behind it.
 func TestUnreadableDeadLettersAreListed(t *testing.T) {
-	s, err := buffer.OpenShelf(t.TempDir(), 1<<20)
+	s, err := buffer.OpenShelf(buffer.ShelfOptions{Dir: t.TempDir(), MaxBytes: 1 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,4 +69,53 @@ func TestUnreadableDeadLettersAreListed(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Error(err)
 	}
+}
+
+// Those whose key is missing are listed with what to do, and parsed again when
+// it is back.
+func TestDeadLettersWithoutTheirKey(t *testing.T) {
+	dir := t.TempDir()
+	f := &forwarder{name: "shore", clock: SystemClock()}
+	open := func(keys ...buffer.Key) *buffer.Shelf {
+		s, err := buffer.OpenShelf(buffer.ShelfOptions{Dir: dir, MaxBytes: 1 << 20, Keys: keys})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	s := open(buffer.Key{1})
+	if err := errors.Join(s.Put([][]byte{f.letter(0, 1, "a", nil)}), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	s = open(buffer.Key{2})
+	if err := s.Put([][]byte{f.letter(0, 2, "b", nil)}); err != nil {
+		t.Fatal(err)
+	}
+	l, err := DeadLetters(s, 0, 10)
+	if err != nil || len(l) != 2 || l[0].ID != 1 || !strings.Contains(l[0].Reason, buffer.Key{1}.ID()) || l[1].Reason != "b" {
+		t.Errorf("listed %+v, %v", l, err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = open(buffer.Key{2}, buffer.Key{1})
+	if l, err = DeadLetters(s, 0, 10); err != nil || len(l) != 2 || l[0].Reason != "a" {
+		t.Errorf("listed %+v, %v", l, err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// FuzzDeadLetter: no stored bytes make reading a dead letter panic.
+func FuzzDeadLetter(f *testing.F) {
+	fw := &forwarder{name: "shore", generation: "0123abcd", clock: NewClock(func() time.Time { return sampleTime }, nil)}
+	f.Add(fw.letter(LaneBulk, 300, "too large", storedRecord(1)))
+	f.Add([]byte{deadLetterVersion, 255, 255, 255, 255, 15})
+	f.Fuzz(func(t *testing.T, p []byte) {
+		l, err := parseDeadLetter(7, p)
+		if err != nil && !errors.Is(err, ErrRecordFormat) || err == nil && (l.ID != 7 || len(l.Stored) > len(p)) {
+			t.Fatalf("%+v, %v", l, err)
+		}
+	})
 }

@@ -88,7 +88,7 @@ func start(t *testing.T, dir string, o Options) *running {
 	if o.Queue, err = buffer.Open(buffer.Options{Dir: dir, Lanes: buffer.NamedLanes(LaneNames()...), MaxBytes: buffer.MinBytes}); err != nil {
 		t.Fatal(err)
 	}
-	if o.Dead, err = buffer.OpenShelf(dir, 1<<20); err != nil {
+	if o.Dead, err = buffer.OpenShelf(buffer.ShelfOptions{Dir: dir, MaxBytes: 1 << 20}); err != nil {
 		t.Fatal(err)
 	}
 	o.ID, o.Version = "ship-042", "v0.0.0"
@@ -172,7 +172,7 @@ func TestGatewayEndToEnd(t *testing.T) {
 // checkLetter: the one dead letter of the test above is listed with its record.
 func checkLetter(t *testing.T, dir, generation string) {
 	t.Helper()
-	shelf, err := buffer.OpenShelf(dir, 1<<20)
+	shelf, err := buffer.OpenShelf(buffer.ShelfOptions{Dir: dir, MaxBytes: 1 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -241,7 +241,7 @@ func TestShutdownHasADeadline(t *testing.T) {
 
 func TestNewRefuses(t *testing.T) {
 	l := openQueue(t, t.TempDir(), buffer.MinBytes)
-	shelf, err := buffer.OpenShelf(t.TempDir(), 1<<20)
+	shelf, err := buffer.OpenShelf(buffer.ShelfOptions{Dir: t.TempDir(), MaxBytes: 1 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -72,7 +72,8 @@ func (s Size) String() string {
 }
 
 // Secret is a password, token or key. In configuration it is a reference,
-// "env:NAME" or "file:PATH", or the text itself. It never prints.
+// "env:NAME", "file:PATH" or "credential:NAME", or the text itself. It never
+// prints.
 type Secret string
 
 // String hides the secret.
@@ -94,8 +95,9 @@ func (s Secret) GoString() string { return s.String() }
 // MarshalText hides the secret in every encoding.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// Reveal resolves the reference. A relative file is looked up below dir.
-// One trailing line break of a file is cut off.
+// Reveal resolves the reference. A relative file is looked up below dir, a
+// credential where systemd puts those of a service. One trailing line break of
+// a file or credential is cut off.
 func (s Secret) Reveal(dir string) (string, error) {
 	if name, ok := strings.CutPrefix(string(s), "env:"); ok {
 		v, set := os.LookupEnv(name)
@@ -104,14 +106,42 @@ func (s Secret) Reveal(dir string) (string, error) {
 		}
 		return v, nil
 	}
-	if path, ok := strings.CutPrefix(string(s), "file:"); ok {
-		b, err := readSecret(InDir(dir, path))
-		if err != nil {
-			return "", fmt.Errorf("read secret: %w", err)
-		}
-		return strings.TrimSuffix(strings.TrimSuffix(b, "\n"), "\r"), nil
+	path, err := s.file(dir)
+	if err != nil {
+		return "", fmt.Errorf("read secret: %w", err)
 	}
-	return string(s), nil
+	if path == "" {
+		return string(s), nil
+	}
+	b, err := readSecret(path)
+	if err != nil {
+		return "", fmt.Errorf("read secret: %w", err)
+	}
+	return strings.TrimSuffix(strings.TrimSuffix(b, "\n"), "\r"), nil
+}
+
+// credentialsDir is the variable in which systemd says where the credentials
+// of a service are (systemd.exec, LoadCredential=).
+const credentialsDir = "CREDENTIALS_DIRECTORY"
+
+// file returns the file that a secret refers to, "" when it is none.
+func (s Secret) file(dir string) (string, error) {
+	if path, ok := strings.CutPrefix(string(s), "file:"); ok {
+		return InDir(dir, path), nil
+	}
+	name, ok := strings.CutPrefix(string(s), "credential:")
+	if !ok {
+		return "", nil
+	}
+	if name == "" || name == "." || name == ".." || strings.ContainsRune(name, '/') {
+		return "", fmt.Errorf("credential %q: give the name that stands in LoadCredential=NAME:PATH of the systemd unit, without a slash", name)
+	}
+	from := os.Getenv(credentialsDir)
+	if from == "" {
+		return "", fmt.Errorf("credential %s: %s is not set: start the gateway as a systemd service with LoadCredential=%s:PATH in its unit, or use file:PATH",
+			name, credentialsDir, name)
+	}
+	return filepath.Join(from, name), nil
 }
 
 // maxSecretBytes is the size of the largest file that can be a secret.

@@ -45,7 +45,7 @@ type TLS struct {
 type SASL struct {
 	Mechanism string         `yaml:"mechanism" doc:"plain, scram-sha-256 or scram-sha-512; no log-in when empty."`
 	User      string         `yaml:"user" doc:"User."`
-	Password  gateway.Secret `yaml:"password" doc:"Password, as env:NAME, file:PATH or the text itself."`
+	Password  gateway.Secret `yaml:"password" doc:"Password, as env:NAME, file:PATH, credential:NAME or the text itself."`
 }
 
 // Limits of the options, and their words.

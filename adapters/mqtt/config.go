@@ -21,7 +21,7 @@ type Config struct {
 	QoS         int            `yaml:"qos" doc:"Quality of service to subscribe with: 1 (nothing is lost) or 0 (may be lost on the way to us)." enum:"0,1"`
 	ClientID    string         `yaml:"client_id" doc:"Client identifier; the broker keeps our session under it. waystation-<gateway>-<name> when empty."`
 	User        string         `yaml:"user" doc:"User name."`
-	Password    gateway.Secret `yaml:"password" doc:"Password, as env:NAME or file:PATH."`
+	Password    gateway.Secret `yaml:"password" doc:"Password, as env:NAME, file:PATH or credential:NAME."`
 	TLS         *gateway.TLS   `yaml:"tls" doc:"Options of a tls:// or wss:// connection."`
 	KeepAlive   time.Duration  `yaml:"keep_alive" doc:"Time after which an idle connection is tested."`
 	Timeout     time.Duration  `yaml:"timeout" doc:"Limit for connecting, for one write and for the answer to a keep-alive."`

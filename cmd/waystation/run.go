@@ -140,7 +140,7 @@ func build(cfg *config.Config, log *slog.Logger) (*gateway.Gateway, *buffer.Shel
 		SegmentBytes: int64(cfg.Buffer.SegmentBytes), Compression: buffer.Compression(cfg.Buffer.Compression), Log: log}); err != nil {
 		return nil, nil, err
 	}
-	if o.Dead, err = buffer.OpenShelf(dir, deadBytes); err != nil {
+	if o.Dead, err = buffer.OpenShelf(buffer.ShelfOptions{Dir: dir, MaxBytes: deadBytes, Log: log}); err != nil {
 		return nil, nil, errors.Join(err, o.Queue.Close(context.Background()))
 	}
 	g, err := gateway.New(o)

@@ -220,7 +220,7 @@ One YAML file. Unknown options are refused; ` + "`waystation check FILE`" + ` fi
 Relative paths start at the directory of the file. Sections whose names begin with ` + "`x-`" + ` are ignored: a place for anchors
 (` + "`&name`" + `) that are used elsewhere by ` + "`*name`" + ` or ` + "`<<: *name`" + `.
 
-A duration is written 500ms, 10s, 2m or 1h30m; a size 512KiB, 64MiB or 8GiB; a secret env:NAME, file:PATH or, worse, the text itself.
+A duration is written 500ms, 10s, 2m or 1h30m; a size 512KiB, 64MiB or 8GiB; a secret env:NAME, file:PATH, credential:NAME (of the systemd unit) or, worse, the text itself.
 `
 
 // table writes options as a Markdown table; nested ones with their path.

@@ -30,7 +30,7 @@ func TestDescribe(t *testing.T) {
 		"\n  name: text (required)\n",
 		"\n  lane: alarm | telemetry | bulk (default telemetry)\n",
 		"\n  username: text\n      User name.\n",
-		"\n  password: a secret: env:NAME, file:PATH or the text itself\n",
+		"\n  password: a secret: env:NAME, file:PATH, credential:NAME or the text itself\n",
 		"\n  url: text (required)\n      Address of the broker.\n      Example: url: \"tcp://127.0.0.1:1883\"\n",
 		"\n  topics: a list of text (required)\n",
 		"\n  qos: 0 | 1 | 2 (default 1)\n",

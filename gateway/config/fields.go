@@ -101,7 +101,7 @@ func words(t reflect.Type) string {
 	case sizeType():
 		return "a size such as 64MiB"
 	case secretType():
-		return "a secret: env:NAME, file:PATH or the text itself"
+		return "a secret: env:NAME, file:PATH, credential:NAME or the text itself"
 	}
 	if isText(t) {
 		return "text"
