@@ -43,8 +43,18 @@ func (f *forwarder) build() {
 
 // report adds the record that tells of a loss.
 func (f *forwarder) report(b *Batch, l *buffer.Loss) {
-	f.notice, f.lost = len(b.Items), min(l.Count(), f.chunk.Next()-f.chunk.First)
+	f.notice, f.lost = len(b.Items), l.Count()
 	b.Items = append(b.Items, Item{Seq: l.First, Record: f.lossRecord(b, l)})
+}
+
+// became says what became of the seqs of the batch. The counts add up to their
+// number; the report of a loss is none of them, whatever the far side says of it.
+func (f *forwarder) became() buffer.Released {
+	seqs := f.next - f.chunk.First
+	r := buffer.Released{Lost: min(f.lost, seqs)}
+	r.Dead = min(uint64(len(f.letters))-f.notices, seqs-r.Lost)
+	r.Sent = seqs - r.Lost - r.Dead
+	return r
 }
 
 // stored returns the stored form of a record of the batch: the very bytes, if

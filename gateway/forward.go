@@ -240,9 +240,7 @@ func (f *forwarder) send(hard context.Context) error {
 		}
 		f.log.Warn("records refused for good are kept as dead letters", "sink", f.name, "count", len(f.letters))
 	}
-	r := buffer.Released{Lost: f.lost, Dead: uint64(len(f.letters)) - f.notices}
-	r.Sent = f.next - f.chunk.First - r.Lost - r.Dead
-	f.queue.Release(f.lane, f.next, r)
+	f.queue.Release(f.lane, f.next, f.became())
 	f.shares.sent(f.batch.Bytes)
 	clear(f.letters)
 	f.batch, f.letters = nil, f.letters[:0]
