@@ -25,6 +25,8 @@ type Options struct {
 	ShutdownTimeout time.Duration // for the whole orderly shutdown; 0 = 10 s
 	Log             *slog.Logger  // nil = discard
 	Clock           *Clock        // nil = SystemClock
+
+	history history // tests only: what replays read; nil = Queue
 }
 
 // SourceSpec is one configured source.
@@ -84,7 +86,9 @@ func New(o Options) (*Gateway, error) {
 		o.Log.Warn("the queue had a place for a sink that is no longer configured; it is dropped", "sink", name)
 	}
 	g.lanes = o.Queue.Lanes()
-	g.history, _ = any(o.Queue).(history)
+	if g.history = o.history; g.history == nil {
+		g.history, _ = any(o.Queue).(history)
+	}
 	g.replays = openReplays(o.Queue.Stats().Dir, o.Log)
 	for _, s := range o.Sinks {
 		if err := g.addSink(s); err != nil {

@@ -222,7 +222,11 @@ func (g *Gateway) planReplay(r *Replay) error {
 	for lane, c := range g.cursors[i].Stats() {
 		released[lane] = c.Next
 	}
-	return r.plan(g.history, g.lanes, released)
+	if err := r.plan(g.history, g.lanes, released); err != nil || len(r.Lanes) > 0 {
+		return err
+	}
+	return fmt.Errorf("%w: nothing of that time that sink %s has had is still stored (how long delivered records are kept is set by the retention of the buffer)",
+		ErrReplayRequest, r.Sink)
 }
 
 // adoptReplays makes the replays found on disk go on: those left by the tools
