@@ -67,18 +67,24 @@ func TestThinnedChunks(t *testing.T) {
 				if r := f.queue.releases(); !slices.Equal(r, []buffer.Released{c.want}) || f.queue.next != c.chunk.Seqs[len(c.chunk.Seqs)-1]+1 {
 					t.Errorf("released %+v below %d, want %+v", r, f.queue.next, c.want)
 				}
-				var dead []uint64
-				for _, l := range f.dead.letters(t) {
-					dead = append(dead, l.Seq)
-					if i := slices.Index(c.chunk.Seqs, l.Seq); i >= 0 && !bytes.Equal(l.Stored, c.chunk.Records[i]) {
-						t.Errorf("the dead letter of seq %d is not the record stored there", l.Seq)
-					}
-				}
-				slices.Sort(dead)
-				if !slices.Equal(dead, c.dead) {
-					t.Errorf("dead letters %v, want %v", dead, c.dead)
-				}
+				checkDead(t, f.dead.letters(t), &c.chunk, c.dead)
 			})
 		})
+	}
+}
+
+// checkDead: the dead letters are those of the seqs, with what was stored there.
+func checkDead(t *testing.T, letters []DeadLetter, ch *buffer.Chunk, want []uint64) {
+	t.Helper()
+	var dead []uint64
+	for _, l := range letters {
+		dead = append(dead, l.Seq)
+		if i := slices.Index(ch.Seqs, l.Seq); i >= 0 && !bytes.Equal(l.Stored, ch.Records[i]) {
+			t.Errorf("the dead letter of seq %d is not the record stored there", l.Seq)
+		}
+	}
+	slices.Sort(dead)
+	if !slices.Equal(dead, want) {
+		t.Errorf("dead letters %v, want %v", dead, want)
 	}
 }

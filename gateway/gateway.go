@@ -89,7 +89,7 @@ func New(o Options) (*Gateway, error) {
 	if g.history = o.history; g.history == nil {
 		g.history, _ = any(o.Queue).(history)
 	}
-	g.replays = openReplays(o.Queue.Stats().Dir, o.Log)
+	g.replays = openReplays(o.Queue.Stats().Dir, o.Log, o.Clock)
 	for _, s := range o.Sinks {
 		if err := g.addSink(s); err != nil {
 			return nil, fmt.Errorf("sink %s: %w", s.Name, err)
@@ -118,7 +118,7 @@ func (g *Gateway) addSink(s SinkSpec) error {
 	}
 	g.cursors = append(g.cursors, cur)
 	g.forward = append(g.forward, &forwarder{name: s.Name, typ: s.Type, sink: s.Sink, queue: cur, peek: cur, lanes: g.lanes, shares: shares,
-		replay: newReplayer(g.replays, s.Name, g.history, g.lanes, o.Clock),
+		replay: newReplayer(g.replays, s.Name, g.history, g.lanes),
 		dead:   o.Dead, gateway: o.ID, log: o.Log, clock: o.Clock,
 		link: newLink(o.Log.With("sink", s.Name), o.Clock), wait: backoff{min: retryMin, max: retryMax}})
 	return nil

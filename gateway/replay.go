@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/waystation-iot/waystation/buffer"
@@ -181,7 +183,7 @@ func (g *Gateway) Replays() []Replay { return g.replays.list() }
 
 // EndReplay cancels a replay, or takes one that is over off the list. The
 // error is ErrNoReplay when there is none of that id.
-func (g *Gateway) EndReplay(id string) error { return g.replays.end(id, g.o.Clock.Now()) }
+func (g *Gateway) EndReplay(id string) error { return g.replays.end(id) }
 
 // StartReplay has stored records sent again. It goes on after a restart. The
 // error is ErrReplayRequest when the request makes no sense.
@@ -247,7 +249,7 @@ func (g *Gateway) adoptReplays() {
 		}
 		if err != nil {
 			r.Error = err.Error()
-			s.finish(r, ReplayFailed, g.o.Clock.Now())
+			s.finish(r, ReplayFailed)
 		}
 	}
 }
@@ -259,10 +261,17 @@ func LeaveReplay(dir string, q ReplayRequest, now time.Time) (Replay, error) {
 	if err != nil {
 		return Replay{}, err
 	}
-	s := openReplays(dir, slog.New(slog.DiscardHandler))
+	s := openReplays(dir, slog.New(slog.DiscardHandler), SystemClock())
 	r := &Replay{ReplayRequest: q, State: ReplayWaiting, Created: now}
 	if _, err := s.add(r); err != nil {
 		return Replay{}, err
+	}
+	if st, err := os.Stat(dir); err == nil && os.Geteuid() == 0 { // the gateway must be able to write it
+		if owner, ok := st.Sys().(*syscall.Stat_t); ok {
+			if err := os.Chown(s.path, int(owner.Uid), int(owner.Gid)); err != nil {
+				return Replay{}, fmt.Errorf("give the list of replays to the owner of %s: %w", dir, err)
+			}
+		}
 	}
 	return r.copy(), nil
 }

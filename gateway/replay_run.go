@@ -14,7 +14,6 @@ type replayer struct {
 	sink  string
 	queue history
 	lanes []buffer.LaneInfo
-	clock *Clock
 	bell  <-chan struct{}
 
 	job   *Replay       // its fields are guarded by store.mu; nil = none
@@ -36,10 +35,10 @@ type replayer struct {
 	notBefore time.Time // of the next batch
 }
 
-func newReplayer(s *replayStore, sink string, queue history, lanes []buffer.LaneInfo, clock *Clock) *replayer {
+func newReplayer(s *replayStore, sink string, queue history, lanes []buffer.LaneInfo) *replayer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return &replayer{store: s, sink: sink, queue: queue, lanes: lanes, clock: clock, bell: s.bell(sink)}
+	return &replayer{store: s, sink: sink, queue: queue, lanes: lanes, bell: s.bell(sink)}
 }
 
 // waiting returns what tells that next may have a batch: the list has changed,
@@ -109,7 +108,7 @@ func (r *replayer) current(now time.Time) bool {
 		r.job.Gone += p.End - p.Next // the lane is not there any more
 		p.Next = p.End
 	}
-	s.finish(r.job, ReplayDone, r.clock.Now())
+	s.finish(r.job, ReplayDone)
 	r.drop()
 	if slices.ContainsFunc(s.jobs, func(j *Replay) bool { return j.open() && j.Sink == r.sink }) {
 		s.wake(r.sink)

@@ -68,8 +68,8 @@ func startReplays(t *testing.T, q *laneQueue, n int, sink Sink) *replayBench {
 }
 
 func (f *forwardBench) store(t *testing.T, b *replayBench) {
-	b.store = openReplays(t.TempDir(), f.log.logger())
-	f.forwarder.replay = newReplayer(b.store, "shore", b.past, f.lanes, f.clock)
+	b.store = openReplays(t.TempDir(), f.log.logger(), f.clock)
+	f.forwarder.replay = newReplayer(b.store, "shore", b.past, f.lanes)
 	f.ended = make(chan struct{})
 	ctx, cancel := context.WithCancel(context.Background())
 	hard, cut := context.WithCancel(context.Background())
@@ -200,7 +200,7 @@ func TestReplayIsCancelled(t *testing.T) {
 		}
 		away.Store(true)
 		wait(30 * time.Second)
-		if err := b.store.end(first, time.Now()); err != nil {
+		if err := b.store.end(first); err != nil {
 			t.Fatal(err)
 		}
 		away.Store(false)
@@ -208,10 +208,10 @@ func TestReplayIsCancelled(t *testing.T) {
 		if one, two := b.replay(first), b.replay(second); one.State != ReplayCancelled || one.Ended == nil || two.State != ReplayDone || two.Sent != 50 {
 			t.Fatalf("%+v\n%+v", one, two)
 		}
-		if err := b.store.end(first, time.Now()); err != nil || len(b.store.list()) != 1 {
+		if err := b.store.end(first); err != nil || len(b.store.list()) != 1 {
 			t.Errorf("%v, %d in the list", err, len(b.store.list()))
 		}
-		if err := b.store.end(first, time.Now()); !errors.Is(err, ErrNoReplay) {
+		if err := b.store.end(first); !errors.Is(err, ErrNoReplay) {
 			t.Errorf("a replay that is not there: %v", err)
 		}
 	})
@@ -281,7 +281,7 @@ func TestReplayList(t *testing.T) {
 		if err := os.WriteFile(path, []byte(junk), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		s := openReplays(dir, log.logger())
+		s := openReplays(dir, log.logger(), SystemClock())
 		if kept, err := os.ReadFile(path + ".bad"); string(kept) != junk || err != nil || len(s.list()) != 0 || s.err != nil {
 			t.Errorf("%s: %q, %v", junk, kept, err)
 		}
@@ -290,27 +290,40 @@ func TestReplayList(t *testing.T) {
 	if err := os.WriteFile(path, []byte(newer), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openReplays(dir, log.logger()).add(&Replay{}); !errors.Is(err, errNewerReplays) {
+	if _, err := openReplays(dir, log.logger(), SystemClock()).add(&Replay{}); !errors.Is(err, errNewerReplays) {
 		t.Errorf("a list of a newer version: %v", err)
 	}
 	if kept, _ := os.ReadFile(path); string(kept) != newer {
 		t.Errorf("a list of a newer version was touched: %s", kept)
 	}
 	_ = os.Remove(path)
+	if err := os.Mkdir(path, 0o700); err != nil { // what cannot be opened is not set aside
+		t.Fatal(err)
+	}
+	if _, err := openReplays(dir, log.logger(), SystemClock()).add(&Replay{}); err == nil || !strings.Contains(err.Error(), "there are no replays") {
+		t.Errorf("a list that cannot be opened: %v", err)
+	}
+	_ = os.Remove(path)
 
-	s := openReplays(dir, log.logger())
+}
+
+// The list keeps those that are under way and the latest of the others.
+func TestReplayListIsBounded(t *testing.T) {
+	dir := t.TempDir()
+	log := &logText{}
+	s := openReplays(dir, log.logger(), SystemClock())
 	for i := range keepReplays + 10 {
 		id, err := s.add(&Replay{State: ReplayWaiting})
 		if err != nil {
 			t.Fatal(err)
 		}
 		if i > 3 {
-			if err := s.end(id, sampleTime); err != nil {
+			if err := s.end(id); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	list := openReplays(dir, log.logger()).list()
+	list := openReplays(dir, log.logger(), SystemClock()).list()
 	if len(list) != keepReplays || list[3].ID != "4" || !list[3].open() || list[4].ID != "15" {
 		t.Errorf("%d in the list: %+v", len(list), list[:6])
 	}
@@ -322,7 +335,7 @@ func TestReplayList(t *testing.T) {
 	if _, err := s.add(&Replay{State: ReplayWaiting}); !errors.Is(err, ErrReplayRequest) {
 		t.Errorf("%d under way and one more: %v", maxOpenReplays, err)
 	}
-	s = openReplays(t.TempDir(), log.logger())
+	s = openReplays(t.TempDir(), log.logger(), SystemClock())
 	s.path = filepath.Join(dir, "no such directory", replayFile)
 	if _, err := s.add(&Replay{State: ReplayWaiting}); err == nil || len(s.list()) != 0 || s.next != 1 {
 		t.Errorf("a disk that takes nothing: %v, %d in the list", err, len(s.list()))

@@ -27,8 +27,9 @@ const maxReplayFile = 4 << 20
 // replayStore is the list of replays, in memory and on disk. What is on disk
 // may be behind by what was sent in replaySave: that is sent again after a crash.
 type replayStore struct {
-	path string
-	log  *slog.Logger
+	path  string
+	log   *slog.Logger
+	clock *Clock
 
 	mu    sync.Mutex // guards what follows, the replays and the file
 	err   error      // why there can be no replays
@@ -47,14 +48,15 @@ type replayList struct {
 	Replays []*Replay `json:"replays"`
 }
 
-// openReplays reads the list in a directory. One that cannot be read is set
-// aside: replays are worth less than a gateway that starts.
-func openReplays(dir string, log *slog.Logger) *replayStore {
-	s := &replayStore{path: filepath.Join(dir, replayFile), log: log, next: 1, wakes: map[string]chan struct{}{}}
+// openReplays reads the list in a directory. One that is damaged is set aside,
+// and without one that cannot be opened there are no replays: they are worth
+// less than a gateway that starts.
+func openReplays(dir string, log *slog.Logger, clock *Clock) *replayStore {
+	s := &replayStore{path: filepath.Join(dir, replayFile), log: log, clock: clock, next: 1, wakes: map[string]chan struct{}{}}
 	list, err := readReplays(s.path)
 	switch {
-	case errors.Is(err, errNewerReplays):
-		s.err = err
+	case errors.Is(err, errNewerReplays), errors.As(err, new(*fs.PathError)):
+		s.err = fmt.Errorf("there are no replays: %w", err)
 		log.Error("there are no replays", "error", err)
 	case err != nil:
 		log.Error("the list of replays cannot be read; it is set aside and begun anew", "file", s.path, "error", err)
@@ -227,7 +229,7 @@ func (s *replayStore) list() []Replay {
 }
 
 // end cancels a replay, or takes one that is over off the list.
-func (s *replayStore) end(id string, now time.Time) error {
+func (s *replayStore) end(id string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	i := slices.IndexFunc(s.jobs, func(r *Replay) bool { return r.ID == id })
@@ -236,7 +238,7 @@ func (s *replayStore) end(id string, now time.Time) error {
 	}
 	r := s.jobs[i]
 	if r.open() {
-		s.finish(r, ReplayCancelled, now)
+		s.finish(r, ReplayCancelled)
 		s.wake(r.Sink)
 		return nil
 	}
@@ -246,7 +248,8 @@ func (s *replayStore) end(id string, now time.Time) error {
 }
 
 // finish ends a replay and writes that down. s.mu is held.
-func (s *replayStore) finish(r *Replay, state ReplayState, now time.Time) {
+func (s *replayStore) finish(r *Replay, state ReplayState) {
+	now := s.clock.Now()
 	r.State, r.Ended = state, &now
 	if state == ReplayDone {
 		r.Error = ""
