@@ -105,6 +105,18 @@ func (c *Cursor) Rewind(lane int) {
 	c.lanes[lane].read = c.lanes[lane].pos.next
 }
 
+// Waiting reports whether the next Read of the lane finds something. It touches
+// no file.
+func (c *Cursor) Waiting(lane int) bool {
+	ln := c.l.lanes[lane]
+	ln.mu.RLock()
+	end := ln.next
+	ln.mu.RUnlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.lanes[lane].read < end
+}
+
 // Sync returns when every release made so far is on disk, at once when it is.
 // After an error a crash repeats what was released since the last success.
 func (c *Cursor) Sync(ctx context.Context) error {

@@ -22,7 +22,7 @@ type Chunk struct {
 	places []encoded // where each begins and ends in stored
 	path   string    // of the segment they are in
 	follow uint64    // seq at which what follows the last place begins
-	next   uint64    // seq after the records; 0 = they are consecutive
+	next   uint64    // seq after the chunk; 0 = its records and its loss tell
 	raw    []byte    // expanded records
 }
 
@@ -32,7 +32,11 @@ func (c *Chunk) Next() uint64 {
 		return c.Loss.Last + 1
 	}
 	if c.next == 0 {
-		return c.First + uint64(len(c.Records))
+		next := c.First + uint64(len(c.Records))
+		if c.Loss != nil {
+			next += c.Loss.Count()
+		}
+		return next
 	}
 	return c.next
 }

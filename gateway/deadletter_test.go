@@ -3,6 +3,7 @@ package gateway
 import (
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -13,36 +14,46 @@ import (
 	"github.com/waystation-iot/waystation/buffer"
 )
 
-// Stored dead letters stay readable.
+// Stored dead letters stay readable, those of older versions too.
 func TestGoldenDeadLetter(t *testing.T) {
-	f := &forwarder{name: "shore", generation: "0123abcd", clock: NewClock(func() time.Time { return sampleTime }, nil)}
-	want := DeadLetter{ID: 9, Sink: "shore", Generation: "0123abcd", Lane: LaneBulk, Seq: 300, At: sampleTime, Reason: "too large", Stored: storedRecord(1)}
-	stored := f.letter(want.Lane, want.Seq, want.Reason, want.Stored)
-	path := filepath.Join("testdata", "deadletter-v1.golden")
-	if _, err := os.Stat(path); *update && errors.Is(err, os.ErrNotExist) {
-		if err := os.WriteFile(path, []byte(hex.Dump(stored)), 0o644); err != nil {
+	lanes := []buffer.LaneInfo{{}, {}, {Name: "bulk", Generation: "0123abcd", Origin: "ship-7"}}
+	f := &forwarder{name: "shore", lanes: lanes, lane: int(LaneBulk), clock: NewClock(func() time.Time { return sampleTime }, nil)}
+	for version := 1; version <= deadLetterVersion; version++ {
+		want := DeadLetter{ID: 9, Sink: "shore", Generation: "0123abcd", Gateway: "ship-7", Lane: LaneBulk, LaneName: "bulk", Seq: 300, At: sampleTime,
+			Reason: "too large", Stored: storedRecord(1)}
+		if version == 1 {
+			want.Gateway = "" // not in it
+		}
+		stored := f.letter(want.Seq, want.Reason, want.Stored)
+		path := filepath.Join("testdata", fmt.Sprintf("deadletter-v%d.golden", version))
+		if _, err := os.Stat(path); *update && errors.Is(err, os.ErrNotExist) {
+			if err := os.WriteFile(path, []byte(hex.Dump(stored)), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		dump, err := os.ReadFile(path)
+		if err != nil {
 			t.Fatal(err)
 		}
-	}
-	dump, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	golden := undump(t, string(dump))
-	got, err := parseDeadLetter(9, golden)
-	if got.At.Equal(want.At) {
-		got.At = want.At
-	}
-	if err != nil || !reflect.DeepEqual(got, want) {
-		t.Errorf("got %+v, %v, want %+v", got, err, want)
-	}
-	if string(golden) != string(stored) {
-		t.Errorf("the stored form has changed: write a new version instead\n%x\n%x", stored, golden)
-	}
-	for n := range len(golden) - len(want.Stored) {
-		if _, err := parseDeadLetter(1, golden[:n]); !errors.Is(err, ErrRecordFormat) {
-			t.Fatalf("the first %d bytes: %v", n, err)
+		golden := undump(t, string(dump))
+		got, err := parseDeadLetter(9, golden)
+		if got.At.Equal(want.At) {
+			got.At = want.At
 		}
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("got %+v, %v, want %+v", got, err, want)
+		}
+		if version == deadLetterVersion && string(golden) != string(stored) {
+			t.Errorf("the stored form has changed: write a new version instead\n%x\n%x", stored, golden)
+		}
+		for n := range len(golden) - len(want.Stored) {
+			if _, err := parseDeadLetter(1, golden[:n]); !errors.Is(err, ErrRecordFormat) {
+				t.Fatalf("the first %d bytes: %v", n, err)
+			}
+		}
+	}
+	if _, err := parseDeadLetter(1, []byte{deadLetterVersion + 1, 0}); !errors.Is(err, ErrRecordFormat) {
+		t.Errorf("a newer version: %v", err)
 	}
 }
 
@@ -55,8 +66,8 @@ func TestUnreadableDeadLettersAreListed(t *testing.T) {
 	if l, err := DeadLetters(s, 0, 10); len(l) != 0 || err != nil {
 		t.Fatalf("an empty shelf lists %v, %v", l, err)
 	}
-	f := &forwarder{name: "shore", clock: SystemClock()}
-	if err := s.Put([][]byte{f.letter(0, 1, "a", nil), []byte("junk"), {}, f.letter(0, 2, "b", nil)}); err != nil {
+	f := &forwarder{name: "shore", lanes: make([]buffer.LaneInfo, 1), clock: SystemClock()}
+	if err := s.Put([][]byte{f.letter(1, "a", nil), []byte("junk"), {}, f.letter(2, "b", nil)}); err != nil {
 		t.Fatal(err)
 	}
 	l, err := DeadLetters(s, 0, 10)

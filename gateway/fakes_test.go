@@ -83,6 +83,12 @@ func (q *fakeQueue) Read(_ int, _ buffer.Limit, ch *buffer.Chunk) error {
 	return nil
 }
 
+func (q *fakeQueue) Waiting(int) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.chunks) > 0
+}
+
 func (q *fakeQueue) Release(_ int, next uint64, r buffer.Released) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -174,6 +180,15 @@ func (k *fakeKeeper) letters(t *testing.T) []DeadLetter {
 	return out
 }
 
+// defaultShares are the default shares of n configured lanes.
+func defaultShares(n int) *shares {
+	s, err := newShares(nil, n, n)
+	if err != nil {
+		panic(err)
+	}
+	return s
+}
+
 // bench is a forwarder over fakes.
 type forwardBench struct {
 	*forwarder
@@ -189,8 +204,8 @@ type forwardBench struct {
 func startForwarder(sink Sink) *forwardBench {
 	b := &forwardBench{queue: newFakeQueue(), dead: &fakeKeeper{}, log: &logText{}, ended: make(chan struct{})}
 	clock := NewClock(time.Now, nil)
-	b.forwarder = &forwarder{name: "shore", typ: "fake", sink: sink, queue: b.queue, lanes: 1, dead: b.dead, gateway: "gw",
-		generation: "gen", log: b.log.logger(), clock: clock, link: newLink(b.log.logger(), clock),
+	b.forwarder = &forwarder{name: "shore", typ: "fake", sink: sink, queue: b.queue, peek: b.queue, lanes: []buffer.LaneInfo{{Name: "alarm", Generation: "gen"}},
+		shares: defaultShares(1), dead: b.dead, gateway: "gw", log: b.log.logger(), clock: clock, link: newLink(b.log.logger(), clock),
 		wait: backoff{min: retryMin, max: retryMax}}
 	ctx, cancel := context.WithCancel(context.Background())
 	hard, cut := context.WithCancel(context.Background())

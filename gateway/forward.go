@@ -56,17 +56,19 @@ type keeper interface{ Put(entries [][]byte) error }
 // batch is sent twice, or more while the disk takes no writes. Under flow the release rides on the next commit of
 // records, so that only a drain pays for a commit of its own.
 type forwarder struct {
-	name, typ  string
-	sink       Sink
-	queue      Reader
-	lanes      int
-	dead       keeper
-	gateway    string
-	generation string
-	log        *slog.Logger
-	clock      *Clock
-	link       *link
-	lastSent   atomic.Int64
+	name, typ string
+	sink      Sink
+	queue     Reader
+	peek      Peeker // the same cursor
+	lanes     []buffer.LaneInfo
+	shares    *shares
+	replay    *replayer // nil = there are no replays
+	dead      keeper
+	gateway   string
+	log       *slog.Logger
+	clock     *Clock
+	link      *link
+	lastSent  atomic.Int64
 
 	chunk   buffer.Chunk
 	lane    int  // of the chunk
@@ -76,8 +78,10 @@ type forwarder struct {
 	batch   *Batch   // being sent; nil when there is none
 	next    uint64   // seq after the batch
 	lost    uint64   // seqs the batch reports as lost
+	notice  int      // the item that reports them; -1 = none
 	decided bool     // the far side has what it takes of the batch; only the rest is to be kept
 	letters [][]byte // what the far side refuses for good
+	notices uint64   // of those, reports of a loss: 1 or 0
 	unread  int      // the first of letters, which could not be decoded
 	doubt   bool     // the last session failed after it was connected
 	wait    backoff
@@ -125,31 +129,61 @@ func (f *forwarder) session(ctx, hard context.Context) error {
 	}
 	for ctx.Err() == nil {
 		f.doubt = true // until it turns out otherwise
-		if f.batch == nil {
-			if err := f.fill(); err != nil {
-				return err
-			}
+		if err := f.choose(); err != nil {
+			return err
 		}
 		if f.batch == nil {
 			f.proven()
-			select {
-			case <-f.queue.Ready():
-			case <-ctx.Done():
-			}
+			f.idle(ctx)
 			continue
 		}
-		f.settle(hard)
-		n := len(f.batch.Items)
+		b := f.batch
 		if err := f.send(hard); err != nil {
 			return err
 		}
 		f.proven()
 		f.wait.reset()
-		if !sleep(ctx, pauseAfter(n)) {
+		if !b.Replayed && !f.linger(ctx, f.lane, pauseAfter(len(b.Items))) {
 			return nil
 		}
 	}
 	return nil
+}
+
+// idle waits until there may be something to send, or ctx ends.
+func (f *forwarder) idle(ctx context.Context) {
+	wake, due, stop := f.replay.waiting()
+	defer stop()
+	select {
+	case <-f.queue.Ready():
+	case <-wake:
+	case <-due:
+	case <-ctx.Done():
+	}
+}
+
+// linger waits for d, or until a lane above that of the last batch has
+// something to send, and reports whether ctx did not end before.
+func (f *forwarder) linger(ctx context.Context, lane int, d time.Duration) bool {
+	if d <= 0 || lane == 0 {
+		return sleep(ctx, d)
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	for {
+		for above := range lane {
+			if f.peek.Waiting(above) {
+				return ctx.Err() == nil
+			}
+		}
+		select {
+		case <-f.queue.Ready(): // with each commit; choose looks at all lanes afterwards
+		case <-t.C:
+			return true
+		case <-ctx.Done():
+			return false
+		}
+	}
 }
 
 // proven notes that the session does what it is for. A far side that takes
@@ -159,54 +193,41 @@ func (f *forwarder) proven() {
 	f.link.up()
 }
 
-// fill makes the next batch from the first lane that has records.
-func (f *forwarder) fill() error {
-	for lane := 0; lane < f.lanes && !f.held; lane++ {
-		if err := f.queue.Read(lane, buffer.Limit{Records: maxBatchRecords, Bytes: maxBatchBytes}, &f.chunk); err != nil {
+// choose makes the next batch, unless there is one: of the lane whose turn it
+// is, or of a replay when nothing waits that must not.
+func (f *forwarder) choose() error {
+	if f.batch != nil && f.batch.Replayed && f.replay.hopeless() {
+		f.batch = nil
+	}
+	if f.batch != nil {
+		return nil
+	}
+	if !f.held {
+		lane, lim, free := f.shares.pick(f.peek)
+		if free {
+			if f.batch = f.replay.next(time.Now()); f.batch != nil || lane < 0 {
+				return nil
+			}
+		}
+		if err := f.queue.Read(lane, lim, &f.chunk); err != nil {
 			return err
 		}
 		f.lane, f.held = lane, f.chunk.Loss != nil || len(f.chunk.Records) > 0
 	}
-	if !f.held {
-		return nil
+	if f.held {
+		f.build()
 	}
-	b := &Batch{Lane: Lane(f.lane), Generation: f.generation, Items: f.items[:0]}
-	f.letters, f.lost = f.letters[:0], 0
-	if f.chunk.Loss != nil {
-		b.Items = append(b.Items, Item{Seq: f.chunk.Loss.First, Record: f.lossRecord(b.Lane, f.chunk.Loss)})
-		f.lost = f.chunk.Loss.Count()
-	} else {
-		f.decode(b)
-	}
-	if f.items = b.Items; cap(f.items) > 4*maxBatchRecords {
-		f.items = nil
-	}
-	f.batch, f.next, f.unread = b, f.chunk.Next(), len(f.letters)
-	f.held, f.decided = false, false
 	return nil
-}
-
-// decode fills b from the chunk. A stored record that this version cannot read
-// goes to the dead letters as it is.
-func (f *forwarder) decode(b *Batch) {
-	f.dec.Reset()
-	for i, p := range f.chunk.Records {
-		seq := f.chunk.First + uint64(i)
-		b.Items = append(b.Items, Item{Seq: seq})
-		it := &b.Items[len(b.Items)-1]
-		if err := f.dec.Decode(&it.Record, p); err != nil {
-			b.Items = b.Items[:len(b.Items)-1]
-			f.letters = append(f.letters, f.letter(b.Lane, seq, err.Error(), p))
-			continue
-		}
-		b.Bytes += len(p)
-	}
 }
 
 // send sends the batch, keeps what is refused as dead letters and releases it.
 // When the dead letters cannot be stored, only that is tried again: what the
 // far side has confirmed is not sent twice.
 func (f *forwarder) send(hard context.Context) error {
+	if f.batch.Replayed {
+		return f.sendAgain(hard)
+	}
+	f.settle(hard)
 	if !f.decided {
 		if err := f.offer(hard); err != nil {
 			return err
@@ -219,14 +240,26 @@ func (f *forwarder) send(hard context.Context) error {
 		}
 		f.log.Warn("records refused for good are kept as dead letters", "sink", f.name, "count", len(f.letters))
 	}
-	r := buffer.Released{Lost: f.lost}
-	if f.lost == 0 {
-		r.Dead = uint64(len(f.letters))
-		r.Sent = f.next - f.chunk.First - r.Dead
-	}
-	f.queue.Release(int(f.batch.Lane), f.next, r)
+	f.queue.Release(f.lane, f.next, f.became())
+	f.shares.sent(f.batch.Bytes)
 	clear(f.letters)
 	f.batch, f.letters = nil, f.letters[:0]
+	f.lastSent.Store(f.clock.Now().UnixNano())
+	return nil
+}
+
+// sendAgain sends a batch of a replay. What is refused was a dead letter when
+// it was sent first.
+func (f *forwarder) sendAgain(hard context.Context) error {
+	f.replay.try()
+	refused, err := f.deliver(hard)
+	if err != nil {
+		f.replay.failed(err)
+		return err
+	}
+	f.replay.confirmed(len(refused))
+	f.shares.passed()
+	f.batch = nil
 	f.lastSent.Store(f.clock.Now().UnixNano())
 	return nil
 }
@@ -242,47 +275,41 @@ func (f *forwarder) settle(hard context.Context) {
 // offer sends the batch to the far side and makes dead letters of what it refuses.
 func (f *forwarder) offer(hard context.Context) error {
 	clear(f.letters[f.unread:])
-	f.letters = f.letters[:f.unread]
+	f.letters, f.notices = f.letters[:f.unread], 0
 	if len(f.batch.Items) == 0 {
 		return nil
 	}
-	err := f.sink.Send(hard, f.batch)
-	var refused *RefusedError
-	if !errors.As(err, &refused) {
+	refused, err := f.deliver(hard)
+	if err != nil {
 		return err
 	}
-	seen := make(map[int]bool, len(refused.Refused))
-	for _, r := range refused.Refused {
-		if r.Index < 0 || r.Index >= len(f.batch.Items) {
-			return fmt.Errorf("send batch: the sink refused record %d of %d, which is a fault in the sink", r.Index, len(f.batch.Items))
-		}
-		if !seen[r.Index] {
-			seen[r.Index] = true
-			it := &f.batch.Items[r.Index]
-			f.letters = append(f.letters, f.letter(f.batch.Lane, it.Seq, r.Reason, f.stored(it)))
+	for _, r := range refused {
+		it := &f.batch.Items[r.Index]
+		f.letters = append(f.letters, f.letter(it.Seq, r.Reason, f.stored(r.Index)))
+		if r.Index == f.notice {
+			f.notices++
 		}
 	}
 	return nil
 }
 
-// stored returns the stored form of a record of the batch: the very bytes, if
-// it came from the queue.
-func (f *forwarder) stored(it *Item) []byte {
-	if f.lost > 0 {
-		return AppendRecord(nil, &it.Record)
+// deliver sends the batch and returns what the far side refuses, each once.
+func (f *forwarder) deliver(hard context.Context) ([]Refusal, error) {
+	err := f.sink.Send(hard, f.batch)
+	var refused *RefusedError
+	if !errors.As(err, &refused) {
+		return nil, err
 	}
-	return f.chunk.Records[it.Seq-f.chunk.First]
-}
-
-// lossRecord tells the far side what the queue lost.
-func (f *forwarder) lossRecord(lane Lane, l *buffer.Loss) Record {
-	r := Record{Source: NoticeSource, Device: f.gateway, Name: "queue-loss", Quality: Bad, Reason: l.Reason,
-		Received: f.clock.Now(), ClockTrusted: f.clock.Trusted(),
-		Values: []Value{StringValue("lane", lane.String()), UintValue("first_seq", l.First), UintValue("last_seq", l.Last),
-			UintValue("count", l.Count()), BoolValue("exact", l.Exact), StringValue("reason", l.Reason)}}
-	if !l.From.IsZero() {
-		r.Values = append(r.Values, StringValue("from", l.From.UTC().Format(time.RFC3339Nano)),
-			StringValue("to", l.To.UTC().Format(time.RFC3339Nano)))
+	seen := make(map[int]bool, len(refused.Refused))
+	out := make([]Refusal, 0, len(refused.Refused))
+	for _, r := range refused.Refused {
+		if r.Index < 0 || r.Index >= len(f.batch.Items) {
+			return nil, fmt.Errorf("send batch: the sink refused record %d of %d, which is a fault in the sink", r.Index, len(f.batch.Items))
+		}
+		if !seen[r.Index] {
+			seen[r.Index] = true
+			out = append(out, r)
+		}
 	}
-	return r
+	return out, nil
 }

@@ -104,8 +104,8 @@ func (m *model) open() {
 		m.t.Fatal(err)
 	}
 	clock := NewClock(time.Now, nil)
-	f := &forwarder{name: "shore", sink: m.far, queue: m.cur, lanes: len(LaneNames()), dead: m.dead, gateway: "gw",
-		generation: m.log.Generation(), log: (&logText{}).logger(), clock: clock, link: newLink(nil, clock), wait: backoff{min: 1, max: 1}}
+	f := &forwarder{name: "shore", sink: m.far, queue: m.cur, peek: m.cur, lanes: m.log.Lanes(), shares: defaultShares(len(LaneNames())), dead: m.dead, gateway: "gw",
+		log: (&logText{}).logger(), clock: clock, link: newLink(nil, clock), wait: backoff{min: 1, max: 1}}
 	ctx, cancel := context.WithCancel(context.Background())
 	hard, cut := context.WithCancel(context.Background())
 	m.cancel, m.cut, m.ended = cancel, cut, make(chan struct{})

@@ -21,9 +21,12 @@ type Options struct {
 	Dead            *buffer.Shelf
 	Sources         []SourceSpec
 	Sinks           []SinkSpec
+	Shares          []int         // percent of the bytes to each sink that a lane gets though a higher one has more; by lane; missing = 0, 10, then 5
 	ShutdownTimeout time.Duration // for the whole orderly shutdown; 0 = 10 s
 	Log             *slog.Logger  // nil = discard
 	Clock           *Clock        // nil = SystemClock
+
+	history history // tests only: what replays read; nil = Queue
 }
 
 // SourceSpec is one configured source.
@@ -47,6 +50,9 @@ type Gateway struct {
 	intakes []*Intake
 	forward []*forwarder
 	cursors []*buffer.Cursor
+	lanes   []buffer.LaneInfo
+	history history // nil = the queue has none
+	replays *replayStore
 }
 
 // New prepares a gateway. It starts nothing and opens no connection.
@@ -79,17 +85,43 @@ func New(o Options) (*Gateway, error) {
 	for _, name := range o.Queue.Forget(names) {
 		o.Log.Warn("the queue had a place for a sink that is no longer configured; it is dropped", "sink", name)
 	}
+	g.lanes = o.Queue.Lanes()
+	if g.history = o.history; g.history == nil {
+		g.history, _ = any(o.Queue).(history)
+	}
+	g.replays = openReplays(o.Queue.Stats().Dir, o.Log, o.Clock)
 	for _, s := range o.Sinks {
-		cur, err := o.Queue.Cursor(s.Name)
-		if err != nil {
+		if err := g.addSink(s); err != nil {
 			return nil, fmt.Errorf("sink %s: %w", s.Name, err)
 		}
-		g.cursors = append(g.cursors, cur)
-		g.forward = append(g.forward, &forwarder{name: s.Name, typ: s.Type, sink: s.Sink, queue: cur, lanes: len(LaneNames()),
-			dead: o.Dead, gateway: o.ID, generation: o.Queue.Generation(), log: o.Log, clock: o.Clock,
-			link: newLink(o.Log.With("sink", s.Name), o.Clock), wait: backoff{min: retryMin, max: retryMax}})
 	}
+	g.adoptReplays()
 	return g, nil
+}
+
+// addSink makes the forwarder of a sink.
+func (g *Gateway) addSink(s SinkSpec) error {
+	o := &g.o
+	cur, err := o.Queue.Cursor(s.Name)
+	if err != nil {
+		return err
+	}
+	configured := 0
+	for _, ln := range g.lanes {
+		if !ln.Retired {
+			configured++
+		}
+	}
+	shares, err := newShares(o.Shares, configured, len(g.lanes))
+	if err != nil {
+		return err
+	}
+	g.cursors = append(g.cursors, cur)
+	g.forward = append(g.forward, &forwarder{name: s.Name, typ: s.Type, sink: s.Sink, queue: cur, peek: cur, lanes: g.lanes, shares: shares,
+		replay: newReplayer(g.replays, s.Name, g.history, g.lanes),
+		dead:   o.Dead, gateway: o.ID, log: o.Log, clock: o.Clock,
+		link: newLink(o.Log.With("sink", s.Name), o.Clock), wait: backoff{min: retryMin, max: retryMax}})
+	return nil
 }
 
 // Run works until ctx ends and then shuts down in order: the sources stop and
@@ -123,6 +155,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	defer t.Stop()
 	err = errors.Join(err, within(step, "stop forwarders", &forwarders))
 	cut()
+	g.replays.close()
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), step)
 	defer cancel()
 	return errors.Join(err, g.o.Queue.Close(closing), g.o.Dead.Close())

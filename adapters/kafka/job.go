@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -28,13 +29,16 @@ type job struct {
 type batchID struct {
 	ptr         *gateway.Batch
 	lane        gateway.Lane
+	laneName    string
+	gateway     string
 	generation  string
+	replayed    bool
 	n           int
 	first, last uint64
 }
 
 func identityOf(b *gateway.Batch) batchID {
-	id := batchID{ptr: b, lane: b.Lane, generation: b.Generation, n: len(b.Items)}
+	id := batchID{ptr: b, lane: b.Lane, laneName: b.LaneName, gateway: b.Gateway, generation: b.Generation, replayed: b.Replayed, n: len(b.Items)}
 	if id.n > 0 {
 		id.first, id.last = b.Items[0].Seq, b.Items[id.n-1].Seq
 	}
@@ -68,10 +72,37 @@ type part struct {
 	stale bool    // the chunk waits for a new producer id
 }
 
-// isNotice reports whether the job is a notice of the gateway about itself: it
-// must not hold up the data when nobody has made a topic for it.
-func (j *job) isNotice() bool {
-	return len(j.batch.Items) == 1 && j.batch.Items[0].Record.Source == gateway.NoticeSource
+// onlyNotices reports whether all that is left for t are notices of the gateway
+// about itself: they must not hold up the data when nobody has made a topic for
+// them.
+func (j *job) onlyNotices(t *topic) bool {
+	notice := func(i int32) bool { return j.batch.Items[i].Record.Source == gateway.NoticeSource }
+	for _, i := range t.items {
+		if !notice(i) {
+			return false
+		}
+	}
+	for _, p := range t.parts {
+		for _, i := range p.items[p.done:] {
+			if !notice(i) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// origin is what the templates need of the job's batch.
+func (s *Sink) origin(b *gateway.Batch) origin {
+	return origin{cmp.Or(b.Gateway, s.env.GatewayID), laneOf(b)}
+}
+
+// laneOf is the name of the batch's lane.
+func laneOf(b *gateway.Batch) string {
+	if b.LaneName != "" {
+		return b.LaneName
+	}
+	return b.Lane.String()
 }
 
 func (p *part) left() int { return len(p.items) - p.done }
@@ -164,7 +195,7 @@ func (s *Sink) take(b *gateway.Batch) {
 		s.topics.clear()
 	}
 	s.job.batch, s.job.id, s.job.left = b, id, len(b.Items)
-	o := origin{s.env.GatewayID, b.Lane}
+	o := s.origin(b)
 	for i := range b.Items {
 		s.topics.text = s.topicOf.expand(s.topics.text[:0], o, &b.Items[i].Record)
 		t := s.topics.find()
@@ -216,7 +247,7 @@ func (t *topic) learn(ids []int32, now time.Time) {
 
 // deal shares the records of t out to its partitions, by the hash of the key.
 func (s *Sink) deal(t *topic) {
-	o := origin{s.env.GatewayID, s.job.batch.Lane}
+	o := s.origin(s.job.batch)
 	for _, i := range t.items {
 		s.topics.text = s.keyOf.expand(s.topics.text[:0], o, &s.job.batch.Items[i].Record)
 		p := t.parts[partitionOf(s.topics.text, len(t.parts))]

@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"cmp"
 	"fmt"
 	"math/bits"
 	"strconv"
@@ -29,18 +30,20 @@ type arena struct {
 	hdrs []sarama.RecordHeader
 	hptr []*sarama.RecordHeader
 	keys headerKeys
-	same [3]*sarama.RecordHeader // gateway, generation, lane: one for all records
+	same [4]*sarama.RecordHeader // gateway, generation, lane, replayed: one for all records
 }
 
 // headerKeys are the keys of the headers as bytes, made once.
 type headerKeys struct {
 	gateway, generation, lane, seq, source, name, contentType    []byte
+	replayed, yes                                                []byte
 	received, time, clock, untrusted, quality, reason, tagPrefix []byte
 }
 
 func newHeaderKeys() headerKeys {
 	return headerKeys{
 		gateway: []byte("gateway"), generation: []byte("generation"), lane: []byte("lane"), seq: []byte("seq"),
+		replayed: []byte("replayed"), yes: []byte("true"),
 		source: []byte("source"), name: []byte("name"), contentType: []byte("content-type"),
 		received: []byte("received"), time: []byte("time"), clock: []byte("clock"), untrusted: []byte("untrusted"),
 		quality: []byte("quality"), reason: []byte("reason"), tagPrefix: []byte("tag."),
@@ -57,9 +60,13 @@ func (a *arena) begin(gatewayID string, b *gateway.Batch) {
 	}
 	clear(a.recs) // let payloads of the last batch go
 	a.buf, a.recs, a.ptrs, a.hdrs, a.hptr = a.buf[:0], a.recs[:0], a.ptrs[:0], a.hdrs[:0], a.hptr[:0]
-	a.same[0] = &sarama.RecordHeader{Key: a.keys.gateway, Value: []byte(gatewayID)}
+	a.same[0] = &sarama.RecordHeader{Key: a.keys.gateway, Value: []byte(cmp.Or(b.Gateway, gatewayID))}
 	a.same[1] = &sarama.RecordHeader{Key: a.keys.generation, Value: []byte(b.Generation)}
-	a.same[2] = &sarama.RecordHeader{Key: a.keys.lane, Value: []byte(b.Lane.String())}
+	a.same[2] = &sarama.RecordHeader{Key: a.keys.lane, Value: []byte(laneOf(b))}
+	a.same[3] = nil
+	if b.Replayed {
+		a.same[3] = &sarama.RecordHeader{Key: a.keys.replayed, Value: a.keys.yes}
+	}
 }
 
 // header adds a header whose value is what was appended to buf since start.
@@ -85,13 +92,16 @@ func (a *arena) stamp(key []byte, t time.Time) {
 }
 
 // headers makes the headers of one record. The first four say which record of
-// which queue this is.
+// which queue this is, the next, if it is there, that it was sent before.
 func (a *arena) headers(item *gateway.Item, contentType string, key []byte) []*sarama.RecordHeader {
 	first, r := len(a.hptr), &item.Record
 	a.hptr = append(a.hptr, a.same[0], a.same[1], a.same[2])
 	start := len(a.buf)
 	a.buf = strconv.AppendUint(a.buf, item.Seq, 10)
 	a.header(a.keys.seq, start)
+	if a.same[3] != nil {
+		a.hptr = append(a.hptr, a.same[3])
+	}
 	a.text(a.keys.source, r.Source)
 	if r.Name != string(key) {
 		a.text(a.keys.name, r.Name)
@@ -134,7 +144,7 @@ func (s *Sink) record(item *gateway.Item, n int, base int64) (size int, err erro
 	a, r := &s.arena, &item.Record
 	rec := sarama.Record{OffsetDelta: int64(n), TimestampDelta: time.Duration(millis(r)-base) * time.Millisecond}
 	start := len(a.buf)
-	a.buf = s.keyOf.expand(a.buf, origin{s.env.GatewayID, s.job.batch.Lane}, r)
+	a.buf = s.keyOf.expand(a.buf, s.origin(s.job.batch), r)
 	if len(a.buf) > start {
 		rec.Key = a.buf[start:len(a.buf):len(a.buf)]
 	}

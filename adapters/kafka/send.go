@@ -107,7 +107,7 @@ func (s *Sink) giveUp(r *round) error {
 // block ends the tries for t in this Send, or for good.
 func (s *Sink) block(t *topic, err error) {
 	t.trouble, t.refresh = nil, true
-	if s.cfg.UnknownTopic == wordDeadLetter || s.job.isNotice() {
+	if s.cfg.UnknownTopic == wordDeadLetter || s.job.onlyNotices(t) {
 		s.refuseAll(t, fmt.Sprintf("topic %s: %v", t.name, err))
 		return
 	}

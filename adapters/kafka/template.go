@@ -75,8 +75,8 @@ func parsePlaceholder(word string) (piece, error) {
 
 // origin is what a template needs beside the record.
 type origin struct {
-	gateway string
-	lane    gateway.Lane
+	gateway string // whose record it is
+	lane    string // name
 }
 
 // expand appends the text for r to dst. {device} is the name when the record
@@ -99,7 +99,7 @@ func (t template) expand(dst []byte, o origin, r *gateway.Record) []byte {
 		case ofName:
 			dst = append(dst, r.Name...)
 		case ofLane:
-			dst = append(dst, o.lane.String()...)
+			dst = append(dst, o.lane...)
 		case ofTag:
 			dst = append(dst, tag(r, p.text)...)
 		}

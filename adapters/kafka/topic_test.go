@@ -141,7 +141,7 @@ func TestSASL(t *testing.T) {
 
 func TestTemplates(t *testing.T) {
 	rec := gateway.Record{Source: "deck", Name: "a/b", Tags: []gateway.Tag{{Key: "site", Value: "Köln"}}}
-	o := origin{"ship-042", gateway.LaneAlarm}
+	o := origin{"ship-042", "alarm"}
 	for in, want := range map[string]string{
 		"fleet.{source}":         "fleet.deck",
 		"{gateway}-{lane}":       "ship-042-alarm",
@@ -189,5 +189,21 @@ func TestNoticeWithoutTopic(t *testing.T) {
 		Source: gateway.NoticeSource, Name: "queue-loss", Values: []gateway.Value{gateway.BoolValue("exact", true)}}}}}
 	if ref := r.deliver(b); ref == nil || len(ref) != 1 {
 		t.Fatal(ref)
+	}
+}
+
+// A notice among data, as thinning leaves them, must not hold the data up.
+func TestNoticeAmongDataWithoutTopic(t *testing.T) {
+	r := newRig(t, 1, func(c *Config) { c.Topic = "{source}" })
+	b := r.batch(5, 5)
+	for i := range b.Items {
+		b.Items[i].Record.Source = "data"
+	}
+	b.Items[2].Record.Source = gateway.NoticeSource
+	if ref := r.deliver(b); len(ref) != 1 || ref[0].Index != 2 {
+		t.Fatal(ref)
+	}
+	if n := len(r.read("data")); n != 4 {
+		t.Errorf("%d records arrived, want 4", n)
 	}
 }

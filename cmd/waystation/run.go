@@ -101,6 +101,7 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 		view := observe.View{Status: g.Status, DeadLetters: func(after uint64, n int) ([]gateway.DeadLetter, error) {
 			return gateway.DeadLetters(dead, after, n)
 		}}
+		view.Replays, view.StartReplay, view.EndReplay = g.Replays, g.StartReplay, g.EndReplay
 		go func() {
 			err := observe.Serve(ctx, cfg.HTTP.Listen, view, log)
 			if err != nil {

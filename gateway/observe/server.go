@@ -20,6 +20,9 @@ import (
 type View struct {
 	Status      func() gateway.Status
 	DeadLetters func(after uint64, n int) ([]gateway.DeadLetter, error)
+	Replays     func() []gateway.Replay // nil, as the next two: there are none
+	StartReplay func(gateway.ReplayRequest) (gateway.Replay, error)
+	EndReplay   func(id string) error
 }
 
 // maxDeadLetters bounds one answer of /api/v1/dead-letters.
@@ -32,6 +35,8 @@ const maxDeadLetters = 1000
 //	/metrics              Prometheus text format
 //	/api/v1/status        gateway.Status as JSON
 //	/api/v1/dead-letters  records refused for good, oldest first; ?after=ID&limit=N
+//	/api/v1/replays       records sent again: GET lists, POST {from, to, sink, source, device, rate} begins one
+//	/api/v1/replays/ID    GET shows, DELETE cancels it or takes one that is over off the list
 func Serve(ctx context.Context, addr string, v View, log *slog.Logger) error {
 	ln, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -68,6 +73,7 @@ func Handler(v View) http.Handler {
 	})
 	mux.HandleFunc("GET /api/v1/status", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, v.Status()) })
 	mux.HandleFunc("GET /api/v1/dead-letters", v.deadLetters)
+	v.addReplays(mux)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(newRegistry(v.Status), promhttp.HandlerOpts{}))
 	return mux
 }
@@ -83,6 +89,7 @@ func writeJSON(w http.ResponseWriter, x any) {
 type letterJSON struct {
 	ID         uint64    `json:"id"`
 	Sink       string    `json:"sink"`
+	Gateway    string    `json:"gateway,omitempty"` // whose queue gave the seq; "" = this gateway's
 	Generation string    `json:"generation"`
 	Lane       string    `json:"lane"`
 	Seq        uint64    `json:"seq"`
@@ -110,7 +117,7 @@ func (v View) deadLetters(w http.ResponseWriter, r *http.Request) {
 	out := make([]letterJSON, 0, len(letters))
 	var dec gateway.RecordDecoder
 	for _, l := range letters {
-		j := letterJSON{ID: l.ID, Sink: l.Sink, Generation: l.Generation, Lane: l.Lane.String(), Seq: l.Seq, At: l.At,
+		j := letterJSON{ID: l.ID, Sink: l.Sink, Gateway: l.Gateway, Generation: l.Generation, Lane: l.LaneName, Seq: l.Seq, At: l.At,
 			Reason: l.Reason, Bytes: len(l.Stored)}
 		var rec gateway.Record
 		if dec.Decode(&rec, l.Stored) == nil {

@@ -1,0 +1,372 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/waystation-iot/waystation/buffer"
+)
+
+// past is a history in memory: records of one lane, and what is wrong with it.
+type past struct {
+	lane   int
+	stored [][]byte
+	lost   map[uint64]uint64 // first to last of what is gone
+	err    atomic.Pointer[error]
+	reads  atomic.Int64
+}
+
+func (h *past) ReadAt(lane int, seq uint64, lim buffer.Limit, ch *buffer.Chunk) error {
+	h.reads.Add(1)
+	if err := h.err.Load(); err != nil {
+		return *err
+	}
+	*ch = buffer.Chunk{First: seq}
+	for first, last := range h.lost {
+		if first <= seq && seq <= last {
+			ch.Loss = &buffer.Loss{First: seq, Last: last, Reason: buffer.ReasonEvicted}
+			return nil
+		}
+		if seq < first {
+			lim.Records = min(lim.Records, int(first-seq))
+		}
+	}
+	if lane == h.lane && seq <= uint64(len(h.stored)) {
+		ch.Records = h.stored[seq-1 : min(uint64(len(h.stored)), seq-1+uint64(lim.Records))]
+	}
+	return nil
+}
+
+func (h *past) SeqAt(int, time.Time) (uint64, error) { return 1, nil }
+
+// replayBench is a forwarder over lanes and a past, with a list of replays.
+type replayBench struct {
+	*forwardBench
+	store *replayStore
+	past  *past
+}
+
+// startReplays runs a forwarder of three lanes whose past is n records of telemetry.
+func startReplays(t *testing.T, q *laneQueue, n int, sink Sink) *replayBench {
+	b := &replayBench{past: &past{lane: 1}}
+	for i := range n {
+		r := Record{Source: "s", Device: "d", Name: "past", Received: sampleTime.Add(time.Duration(i) * time.Second)}
+		b.past.stored = append(b.past.stored, AppendRecord(nil, &r))
+	}
+	f := startLanes(q, 0, sink)
+	f.stop() // to be run again with replays
+	f.store(t, b)
+	return b
+}
+
+func (f *forwardBench) store(t *testing.T, b *replayBench) {
+	b.store = openReplays(t.TempDir(), f.log.logger(), f.clock)
+	f.forwarder.replay = newReplayer(b.store, "shore", b.past, f.lanes)
+	f.ended = make(chan struct{})
+	ctx, cancel := context.WithCancel(context.Background())
+	hard, cut := context.WithCancel(context.Background())
+	f.cancel, f.cut = cancel, cut
+	b.forwardBench = f
+	go func() { defer close(f.ended); f.run(ctx, hard) }()
+}
+
+// ask adds a replay of seqs first to last.
+func (b *replayBench) ask(t *testing.T, first, last uint64, rate int) string {
+	t.Helper()
+	id, err := b.store.add(&Replay{State: ReplayWaiting, Created: sampleTime,
+		ReplayRequest: ReplayRequest{From: sampleTime, To: sampleTime.Add(24 * time.Hour), Sink: "shore", Rate: rate},
+		Lanes:         []ReplayLane{{Lane: "lane1", Generation: "own", First: first, Next: first, End: last + 1}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func (b *replayBench) replay(id string) Replay {
+	all := b.store.list()
+	return all[slices.IndexFunc(all, func(r Replay) bool { return r.ID == id })]
+}
+
+// A live record waits for one small batch of a replay at most, under a flood
+// too, and the replay goes on meanwhile.
+func TestReplayNeverDelaysLive(t *testing.T) {
+	for name, flood := range map[string]uint64{"a trickle": 0, "a flood": 1 << 40} {
+		synctest.Test(t, func(t *testing.T) {
+			q := newLaneQueue(0, flood, 0)
+			var arrived, sent, alarms, largest, run int
+			b := startReplays(t, q, 50_000, &fakeSink{send: func(_ context.Context, b *Batch) error {
+				sent++
+				<-time.After(100 * time.Millisecond)
+				switch {
+				case b.Replayed:
+					if run++; run > 1 && flood > 0 {
+						t.Errorf("%s: two batches of a replay in a row", name)
+					}
+					largest = max(largest, len(b.Items))
+				case b.Lane == LaneAlarm:
+					alarms++
+					if sent != arrived+1 {
+						t.Errorf("%s: an alarm of batch %d was sent as batch %d", name, arrived, sent)
+					}
+					fallthrough
+				default:
+					run = 0
+				}
+				if sent%5 == 0 && (b.Replayed || b.Lane != LaneAlarm) {
+					q.add(0, 1)
+					arrived = sent
+				}
+				return nil
+			}})
+			id := b.ask(t, 1, 50_000, 500)
+			wait(time.Minute)
+			b.stop()
+			if r := b.replay(id); r.Sent < 9000 || r.Sent > 30_125 || largest > 125 || alarms < 30 {
+				t.Errorf("%s: %+v, batches up to %d, %d alarms", name, r, largest, alarms)
+			}
+		})
+	}
+}
+
+// A replay whose records the far side does not take lets live records go
+// ahead, says why, and is tried again; so does one that makes the sink panic.
+func TestReplayThatFailsLetsLiveGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newLaneQueue(0, 0, 0)
+		var broken atomic.Int64
+		broken.Store(1)
+		live := 0
+		b := startReplays(t, q, 1000, &fakeSink{send: func(_ context.Context, b *Batch) error {
+			if b.Replayed && broken.Load() == 1 {
+				return errFake
+			}
+			if b.Replayed && broken.Load() == 2 {
+				panic("bug")
+			}
+			if !b.Replayed {
+				live++
+			}
+			return nil
+		}})
+		defer b.stop()
+		id := b.ask(t, 1, 1000, 10_000)
+		wait(time.Second)
+		q.add(0, 1)
+		wait(time.Minute)
+		if r := b.replay(id); live != 1 || r.State != ReplayRunning || r.Sent != 0 || !strings.Contains(r.Error, errFake.Error()) {
+			t.Fatalf("%d live batches, %+v", live, r)
+		}
+		broken.Store(2)
+		wait(5 * time.Minute)
+		q.add(1, 1)
+		wait(time.Minute)
+		if live != 2 || b.replay(id).State != ReplayRunning {
+			t.Fatalf("%d live batches, %+v", live, b.replay(id))
+		}
+		broken.Store(0)
+		wait(5 * time.Minute)
+		if r := b.replay(id); r.State != ReplayDone || r.Sent != 1000 || r.Error != "" {
+			t.Fatalf("%+v", r)
+		}
+	})
+}
+
+// A replay is cancelled while it waits for the far side too, and the next one
+// begins; one that is over is taken off the list.
+func TestReplayIsCancelled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var away atomic.Bool
+		sent := 0
+		b := startReplays(t, newLaneQueue(0, 0, 0), 10_000, &fakeSink{send: func(_ context.Context, b *Batch) error {
+			if away.Load() {
+				return errFake
+			}
+			sent += len(b.Items)
+			return nil
+		}})
+		defer b.stop()
+		first, second := b.ask(t, 1, 10_000, 100), b.ask(t, 1, 50, 100)
+		wait(10 * time.Second)
+		if r := b.replay(second); r.State != ReplayWaiting || sent < 900 || sent > 1100 {
+			t.Fatalf("sent %d, %+v", sent, r)
+		}
+		away.Store(true)
+		wait(30 * time.Second)
+		if err := b.store.end(first); err != nil {
+			t.Fatal(err)
+		}
+		away.Store(false)
+		wait(30 * time.Second)
+		if one, two := b.replay(first), b.replay(second); one.State != ReplayCancelled || one.Ended == nil || two.State != ReplayDone || two.Sent != 50 {
+			t.Fatalf("%+v\n%+v", one, two)
+		}
+		if err := b.store.end(first); err != nil || len(b.store.list()) != 1 {
+			t.Errorf("%v, %d in the list", err, len(b.store.list()))
+		}
+		if err := b.store.end(first); !errors.Is(err, ErrNoReplay) {
+			t.Errorf("a replay that is not there: %v", err)
+		}
+	})
+}
+
+// What was deleted meanwhile is counted, as is a lane that is not there any
+// more; a queue that cannot be read makes the replay wait.
+func TestReplayOfWhatIsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := startReplays(t, newLaneQueue(0, 0, 0), 1000, &fakeSink{})
+		defer b.stop()
+		b.past.lost = map[uint64]uint64{301: 400}
+		err := errors.New("disk is gone")
+		b.past.err.Store(&err)
+		id := b.ask(t, 1, 1000, 10_000)
+		b.store.mu.Lock()
+		b.store.jobs[0].Lanes = append(b.store.jobs[0].Lanes, ReplayLane{Lane: "lane1", Generation: "another", Next: 5, End: 25})
+		b.store.mu.Unlock()
+		wait(time.Second)
+		if r := b.replay(id); r.State != ReplayRunning || r.Error != "disk is gone" || b.past.reads.Load() != 1 {
+			t.Fatalf("%+v after %d reads", r, b.past.reads.Load())
+		}
+		b.past.err.Store(nil)
+		wait(time.Hour)
+		if r := b.replay(id); r.State != ReplayDone || r.Sent != 900 || r.Gone != 120 || r.Error != "" {
+			t.Fatalf("%+v", r)
+		}
+		id = b.ask(t, 350, 380, 10_000) // gone from end to end
+		wait(time.Hour)
+		if r := b.replay(id); r.State != ReplayDone || r.Sent != 0 || r.Gone != 31 {
+			t.Fatalf("%+v", r)
+		}
+		id = b.ask(t, 990, 1100, 10_000) // the queue has become shorter
+		wait(time.Hour)
+		if r := b.replay(id); r.State != ReplayDone || r.Sent != 11 || r.Gone != 100 {
+			t.Fatalf("%+v", r)
+		}
+	})
+}
+
+// Looking for a few among many neither spins nor takes for ever.
+func TestReplayLooksAtManyForFew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := startReplays(t, newLaneQueue(0, 0, 0), 200_000, &fakeSink{})
+		defer b.stop()
+		id := b.ask(t, 1, 200_000, 1000)
+		b.store.mu.Lock()
+		b.store.jobs[0].Device = "*z"
+		b.store.mu.Unlock()
+		wait(2 * time.Second)
+		if r := b.replay(id); r.State != ReplayRunning || r.Skipped < 90_000 || r.Skipped > 110_000 {
+			t.Errorf("after 2 s: %+v", r)
+		}
+		wait(3 * time.Second)
+		if r := b.replay(id); r.State != ReplayDone || r.Skipped != 200_000 || b.past.reads.Load() > 100 {
+			t.Errorf("%+v after %d reads", r, b.past.reads.Load())
+		}
+	})
+}
+
+// The list survives damage, a full disk and another version, and is bounded.
+func TestReplayList(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, replayFile)
+	log := &logText{}
+	for _, junk := range []string{"junk", `{"version":1,"replays":[null]}`, `{"version":1,"replays":[{"id":"x"}]}`, `{"version":1,"replays":[{"id":"1"},{"id":"1"}]}`} {
+		if err := os.WriteFile(path, []byte(junk), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s := openReplays(dir, log.logger(), SystemClock())
+		if kept, err := os.ReadFile(path + ".bad"); string(kept) != junk || err != nil || len(s.list()) != 0 || s.err != nil {
+			t.Errorf("%s: %q, %v", junk, kept, err)
+		}
+	}
+	newer := `{"version":2}`
+	if err := os.WriteFile(path, []byte(newer), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openReplays(dir, log.logger(), SystemClock()).add(&Replay{}); !errors.Is(err, errNewerReplays) {
+		t.Errorf("a list of a newer version: %v", err)
+	}
+	if kept, _ := os.ReadFile(path); string(kept) != newer {
+		t.Errorf("a list of a newer version was touched: %s", kept)
+	}
+	_ = os.Remove(path)
+	if err := os.Mkdir(path, 0o700); err != nil { // what cannot be opened is not set aside
+		t.Fatal(err)
+	}
+	if _, err := openReplays(dir, log.logger(), SystemClock()).add(&Replay{}); err == nil || !strings.Contains(err.Error(), "there are no replays") {
+		t.Errorf("a list that cannot be opened: %v", err)
+	}
+	_ = os.Remove(path)
+
+}
+
+// The list keeps those that are under way and the latest of the others.
+func TestReplayListIsBounded(t *testing.T) {
+	dir := t.TempDir()
+	log := &logText{}
+	s := openReplays(dir, log.logger(), SystemClock())
+	for i := range keepReplays + 10 {
+		id, err := s.add(&Replay{State: ReplayWaiting})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i > 3 {
+			if err := s.end(id); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	list := openReplays(dir, log.logger(), SystemClock()).list()
+	if len(list) != keepReplays || list[3].ID != "4" || !list[3].open() || list[4].ID != "15" {
+		t.Errorf("%d in the list: %+v", len(list), list[:6])
+	}
+	for i := 4; i < maxOpenReplays; i++ {
+		if _, err := s.add(&Replay{State: ReplayWaiting}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.add(&Replay{State: ReplayWaiting}); !errors.Is(err, ErrReplayRequest) {
+		t.Errorf("%d under way and one more: %v", maxOpenReplays, err)
+	}
+	s = openReplays(t.TempDir(), log.logger(), SystemClock())
+	s.path = filepath.Join(dir, "no such directory", replayFile)
+	if _, err := s.add(&Replay{State: ReplayWaiting}); err == nil || len(s.list()) != 0 || s.next != 1 {
+		t.Errorf("a disk that takes nothing: %v, %d in the list", err, len(s.list()))
+	}
+}
+
+func TestReplayRequestIsChecked(t *testing.T) {
+	at := sampleTime
+	for want, q := range map[string]ReplayRequest{
+		"must be given":      {To: at},
+		"must be before":     {From: at, To: at},
+		"between the years":  {From: at.AddDate(-1000, 0, 0), To: at},
+		"rate -1":            {From: at, To: at.Add(1), Rate: -1},
+		"rate 10001":         {From: at, To: at.Add(1), Rate: 10_001},
+		"at most 512 bytes":  {From: at, To: at.Add(1), Device: strings.Repeat("x", 513)},
+		"at most 512 bytes,": {From: at, To: at.Add(1), Source: strings.Repeat("x", 513)},
+	} {
+		if _, err := q.check(); !errors.Is(err, ErrReplayRequest) || !strings.Contains(err.Error(), strings.TrimSuffix(want, ",")) {
+			t.Errorf("%v, want it to say %q", err, want)
+		}
+	}
+	if q, err := (ReplayRequest{From: at, To: at.Add(1)}).check(); err != nil || q.Rate != DefaultReplayRate {
+		t.Errorf("%+v, %v", q, err)
+	}
+	for _, c := range []struct {
+		pattern, s string
+		want       bool
+	}{{"a/b", "a/b", true}, {"a/b", "a/bc", false}, {"a/*", "a/b/c", true}, {"*", "", true}, {"*a*a", "banana", true}, {"*a*b", "banana", false},
+		{"?", "", false}, {"d?/*", "d1/", true}, {"", "", true}, {"a", "", false}, {"**x", "x", true}} {
+		if like(c.pattern, c.s) != c.want {
+			t.Errorf("%q like %q is not %v", c.s, c.pattern, c.want)
+		}
+	}
+}
