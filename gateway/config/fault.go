@@ -194,7 +194,7 @@ func maskPattern(s, pattern string) string {
 
 // reference reports whether a secret is given as a reference.
 func reference(s string) bool {
-	return strings.HasPrefix(s, "env:") || strings.HasPrefix(s, "file:")
+	return strings.HasPrefix(s, "env:") || strings.HasPrefix(s, "file:") || strings.HasPrefix(s, "credential:")
 }
 
 // soundsSecret reports whether the value of a key may be a secret.
