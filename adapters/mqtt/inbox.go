@@ -280,7 +280,20 @@ func (b *inbox) end() <-chan struct{} {
 	b.settle()
 	b.mu.Unlock()
 	b.signal()
+	b.hurry()
 	return b.empty
+}
+
+// hurry has what was delivered lazily stored now: it comes before something
+// that is waited for. A delivery under way is not held up.
+func (b *inbox) hurry() {
+	if !b.deliverMu.TryLock() {
+		return
+	}
+	defer b.deliverMu.Unlock()
+	if !b.stopped {
+		b.in.Deliver(nil, func(error) {})
+	}
 }
 
 // stop makes sure that nothing is delivered any more: the intake is free for
