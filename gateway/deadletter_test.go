@@ -86,7 +86,7 @@ func TestUnreadableDeadLettersAreListed(t *testing.T) {
 // it is back.
 func TestDeadLettersWithoutTheirKey(t *testing.T) {
 	dir := t.TempDir()
-	f := &forwarder{name: "shore", clock: SystemClock()}
+	f := &forwarder{name: "shore", lanes: make([]buffer.LaneInfo, 1), clock: SystemClock()}
 	open := func(keys ...buffer.Key) *buffer.Shelf {
 		s, err := buffer.OpenShelf(buffer.ShelfOptions{Dir: dir, MaxBytes: 1 << 20, Keys: keys})
 		if err != nil {
@@ -95,11 +95,11 @@ func TestDeadLettersWithoutTheirKey(t *testing.T) {
 		return s
 	}
 	s := open(buffer.Key{1})
-	if err := errors.Join(s.Put([][]byte{f.letter(0, 1, "a", nil)}), s.Close()); err != nil {
+	if err := errors.Join(s.Put([][]byte{f.letter(1, "a", nil)}), s.Close()); err != nil {
 		t.Fatal(err)
 	}
 	s = open(buffer.Key{2})
-	if err := s.Put([][]byte{f.letter(0, 2, "b", nil)}); err != nil {
+	if err := s.Put([][]byte{f.letter(2, "b", nil)}); err != nil {
 		t.Fatal(err)
 	}
 	l, err := DeadLetters(s, 0, 10)
@@ -120,8 +120,8 @@ func TestDeadLettersWithoutTheirKey(t *testing.T) {
 
 // FuzzDeadLetter: no stored bytes make reading a dead letter panic.
 func FuzzDeadLetter(f *testing.F) {
-	fw := &forwarder{name: "shore", generation: "0123abcd", clock: NewClock(func() time.Time { return sampleTime }, nil)}
-	f.Add(fw.letter(LaneBulk, 300, "too large", storedRecord(1)))
+	fw := &forwarder{name: "shore", lanes: []buffer.LaneInfo{{Name: "bulk", Generation: "0123abcd"}}, clock: NewClock(func() time.Time { return sampleTime }, nil)}
+	f.Add(fw.letter(300, "too large", storedRecord(1)))
 	f.Add([]byte{deadLetterVersion, 255, 255, 255, 255, 15})
 	f.Fuzz(func(t *testing.T, p []byte) {
 		l, err := parseDeadLetter(7, p)

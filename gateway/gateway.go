@@ -22,6 +22,7 @@ type Options struct {
 	Sources         []SourceSpec
 	Sinks           []SinkSpec
 	Shares          []int         // percent of the bytes to each sink that a lane gets though a higher one has more; by lane; missing = 0, 10, then 5
+	FlashEndurance  Size          // bytes that may be written to the medium over its life; 0 = not known
 	ShutdownTimeout time.Duration // for the whole orderly shutdown; 0 = 10 s
 	Log             *slog.Logger  // nil = discard
 	Clock           *Clock        // nil = SystemClock
@@ -34,6 +35,7 @@ type SourceSpec struct {
 	Name, Type string
 	Lane       Lane
 	Tags       []Tag
+	Transform  Transform // nil = none
 	Source     Source
 }
 
@@ -53,6 +55,7 @@ type Gateway struct {
 	lanes   []buffer.LaneInfo
 	history history // nil = the queue has none
 	replays *replayStore
+	watch   *watch
 }
 
 // New prepares a gateway. It starts nothing and opens no connection.
@@ -70,9 +73,11 @@ func New(o Options) (*Gateway, error) {
 		o.ShutdownTimeout = 10 * time.Second
 	}
 	g := &Gateway{o: o, started: o.Clock.Now()}
+	g.watch = newWatch(&g.o)
 	for _, s := range o.Sources {
 		in := NewIntake(s, o.Queue, o.Clock)
 		in.link = newLink(o.Log.With("source", s.Name), o.Clock)
+		in.lowest = lowestLane(o.Queue)
 		g.intakes = append(g.intakes, in)
 	}
 	names := make([]string, 0, len(o.Sinks))
@@ -144,6 +149,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	for _, f := range g.forward {
 		forwarders.Go(func() { f.run(forwardCtx, hard) })
 	}
+	sources.Go(func() { g.watch.run(sourcesCtx) })
 	<-ctx.Done()
 
 	g.o.Log.Info("shutting down", "timeout", g.o.ShutdownTimeout)
@@ -179,15 +185,20 @@ func within(d time.Duration, what string, wg *sync.WaitGroup) error {
 func (g *Gateway) Status() Status {
 	s := Status{Gateway: g.o.ID, Version: g.o.Version, PID: os.Getpid(), Started: g.started, Now: g.o.Clock.Now(),
 		ClockTrusted: g.o.Clock.Trusted(), Queue: queueStatus(g.o.Queue.Stats())}
+	g.watch.complete(&s.Queue)
 	s.Books.Balanced = true
 	for i, in := range g.intakes {
 		src := in.Status(g.o.Sources[i].Type)
 		s.Books.In += src.Received
+		s.Books.Filtered += src.Filtered
+		s.Books.Balanced = s.Books.Balanced && src.Balanced
 		s.Sources = append(s.Sources, src)
 	}
 	s.DeadLetters.Kept, s.DeadLetters.Evicted = g.o.Dead.Count()
 	for _, ln := range s.Queue.Lanes {
-		s.Books.Queued += ln.Next - 1
+		if ln.Origin == "" { // a guest's were queued elsewhere
+			s.Books.Queued += ln.Next - 1
+		}
 	}
 	for i, f := range g.forward {
 		s.Sinks = append(s.Sinks, f.status(g.cursors[i].Stats()))

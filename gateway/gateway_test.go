@@ -261,12 +261,17 @@ func TestStatusShape(t *testing.T) {
 	at := sampleTime
 	s := Status{Gateway: "ship-042", Version: "v1.2.3", PID: 7, Started: at, Now: at, ClockTrusted: true, Ready: true,
 		Sources: []SourceStatus{{Name: "deck", Type: "mqtt", Link: Link{State: Down, Since: at, Error: "connection refused", Retries: 3, NextTry: &at, Panics: 1},
-			Received: 10, Queued: 9, Refused: 1, BadQuality: 2, Bytes: 99, LastRecord: &at, Notes: []string{"QoS 0"}}},
+			Received: 15, Queued: 9, Filtered: 3, Refused: 1, InFlight: 2, BadQuality: 2, Bytes: 99, Balanced: true, LastRecord: &at, Notes: []string{"QoS 0"}}},
 		Queue: queueStatus(buffer.Stats{Dir: "/var/lib/waystation", Generation: "abc", Bytes: 5, MaxBytes: 9, Commits: 4, Quarantined: 1,
-			Err: fmt.Errorf("commit: %w", buffer.ErrFull), Lanes: []buffer.LaneStats{{Name: "alarm", First: 1, Next: 4, Segments: 1, Bytes: 5}}}),
+			Payload: 10, Stored: 3, Device: 25, Evictions: 6, Thinned: 7, Retained: 2, HighWater: true,
+			CommitTimes: buffer.Histogram{Bounds: []float64{0.001, 0.01}, Counts: []int64{1, 2, 1}, Sum: 0.25},
+			Err:         fmt.Errorf("commit: %w", buffer.ErrFull), Lanes: []buffer.LaneStats{{Name: "alarm", First: 1, Next: 4, Segments: 1, Bytes: 5,
+				MaxBytes: 8, HighWater: true, Oldest: at, Generation: "abc"}, {Name: "bulk", Generation: "def", Origin: "ship-7", Retired: true}}}),
 		Sinks:       []SinkStatus{{Name: "shore", Type: "kafka", Link: Link{State: Up, Since: at}, Sent: 1, DeadLettered: 1, Lost: 1, Waiting: 0, Balanced: true, LastSent: &at}},
 		DeadLetters: LetterStatus{Kept: 1, Evicted: 2},
-		Books:       Books{In: 10, Queued: 3, Balanced: true}}
+		Books:       Books{In: 10, Filtered: 3, Queued: 3, Balanced: true}}
+	days := 42.5
+	s.Queue.Growth, s.Queue.FullIn, s.Queue.Flash = &days, &days, &FlashStatus{PerDay: 9, Endurance: 99, Days: &days}
 	got, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
 		t.Fatal(err)
@@ -284,7 +289,7 @@ func TestStatusShape(t *testing.T) {
 	for _, c := range []struct {
 		err  error
 		want string
-	}{{nil, "ok"}, {buffer.ErrReadOnly, "read-only"}, {errFake, "failing"}} {
+	}{{nil, "ok"}, {buffer.ErrReadOnly, "read-only"}, {fmt.Errorf("x: %w", buffer.ErrNoKey), "no-key"}, {errFake, "failing"}} {
 		if q := queueStatus(buffer.Stats{Err: c.err}); q.State != c.want || (q.Error == "") != (c.err == nil) {
 			t.Errorf("with %v the queue is %q, %q", c.err, q.State, q.Error)
 		}

@@ -28,46 +28,70 @@ func (f AppenderFunc) Append(lane int, b *buffer.Batch, done func(error)) {
 	f(Lane(lane), b.Records(), done)
 }
 
-// Intake takes records from one source: it stamps, counts and encodes them and
-// appends them to the queue.
+// Intake takes records from one source: it stamps, transforms, counts and
+// encodes them and appends them to the queue.
 type Intake struct {
-	name  string
-	lane  Lane
-	tags  []Tag
-	queue Appender
-	clock *Clock
-	link  *link
-	count sourceCounts
+	name      string
+	lane      Lane
+	lowest    Lane // a choice beyond it is this one
+	tags      []Tag
+	transform Transform // nil = none
+	queue     Appender
+	clock     *Clock
+	link      *link
+	count     sourceCounts
+
+	// Of the delivery being made.
+	now      time.Time
+	trusted  bool
+	lazy     bool
+	parts    [maxLanes]*delivery // being filled, by lane
+	newest   *delivery           // the part begun last
+	filtered int64               // records a transform dropped
+	emitted  int64               // records that go to the queue
+	rec      Record              // being transformed
+	emit     func(*Record)       // in.put, made once
 
 	scratch []byte // the record being encoded
 	tagged  []Tag  // tags of the record being encoded
 	free    sync.Pool
+	joints  sync.Pool
 
 	open atomic.Int64  // deliveries whose done has not returned
 	idle chan struct{} // capacity 1: open has come down to 0
 }
 
+// maxLanes is how many lanes a queue can have.
+const maxLanes = 16
+
 // sourceCounts is what SourceStatus shows.
 type sourceCounts struct {
-	received, queued, refused, bad, bytes, last atomic.Int64
+	last atomic.Int64
+
+	mu    sync.Mutex // guards tally: the books balance at every moment
+	tally tally
 
 	notesMu sync.Mutex // guards notes
 	notes   []string
 }
 
-// delivery is one Deliver on its way.
+// tally counts records: received = queued + filtered + refused + flight.
+type tally struct{ received, queued, filtered, refused, flight, bad, bytes int64 }
+
+// delivery is one Deliver on its way, or a part of one.
 type delivery struct {
 	in     *Intake
+	lane   Lane
 	batch  buffer.Batch
 	bad    int64
 	done   func(error)
-	parts  *parts      // set when the delivery is appended in several parts
+	joint  *joint      // set when the delivery is appended in several parts
 	last   bool        // the part that calls done
 	finish func(error) // d.finished, made once
 }
 
-// parts joins the answers to the parts of one delivery.
-type parts struct {
+// joint joins the answers to the parts of one delivery.
+type joint struct {
 	mu  sync.Mutex // guards err
 	err error      // the first
 }
@@ -85,7 +109,10 @@ const maxCutText = 1 << 10
 // NewIntake returns the intake of a source. It is exported for the
 // tests of adapters; the gateway makes its own.
 func NewIntake(s SourceSpec, q Appender, clock *Clock) *Intake {
-	return &Intake{name: s.Name, lane: s.Lane, tags: s.Tags, queue: q, clock: clock, link: newLink(nil, clock), idle: make(chan struct{}, 1)}
+	in := &Intake{name: s.Name, lane: s.Lane, lowest: max(s.Lane, LaneBulk), tags: s.Tags, transform: s.Transform, queue: q, clock: clock,
+		link: newLink(nil, clock), idle: make(chan struct{}, 1)}
+	in.emit = in.put
+	return in
 }
 
 // Up says that data can flow: connected, subscribed, the device has answered.
@@ -114,76 +141,61 @@ func (in *Intake) Stamp(r *Record) {
 
 // Deliver takes recs and calls done exactly once, in the order of the Deliver
 // calls, after the records are in a synced commit (nil) or when they could not
-// be stored (the error). Deliver never blocks; the records and what they point
-// to may be reused when it returns. One goroutine at a time. done runs on the
-// committer's goroutine and must not block; nil is allowed. The source bounds
-// what it has delivered and not yet seen done.
-func (in *Intake) Deliver(recs []Record, done func(error)) {
+// be stored (the error). What a rule drops counts as stored. Deliver never
+// blocks; the records and what they point to may be reused when it returns.
+// One goroutine at a time. done runs on the committer's goroutine and must not
+// block; nil means that nobody waits, and the commit may come as much later as
+// the lane allows. The source bounds what it has delivered and not yet seen
+// done.
+func (in *Intake) Deliver(recs []Record, done func(error)) { in.deliver(recs, done, done == nil) }
+
+// DeliverLazy is Deliver for a source that wants to be told and lets nobody
+// wait for it, such as one that polls and bounds what is in flight: to spare
+// the medium the commit may come as much later as the lane allows (max_delay).
+func (in *Intake) DeliverLazy(recs []Record, done func(error)) { in.deliver(recs, done, true) }
+
+func (in *Intake) deliver(recs []Record, done func(error), lazy bool) {
 	in.open.Add(1)
-	d := in.part()
-	now := in.clock.Now()
-	trusted := in.clock.Trusted()
+	in.now, in.trusted, in.lazy = in.clock.Now(), in.clock.Trusted(), lazy
 	for i := range recs {
-		if d.batch.Len() >= partRecords || d.batch.Size() >= partBytes {
-			d = in.follow(d)
+		if in.transform != nil {
+			in.apply(&recs[i])
+			continue
 		}
 		r := recs[i] // a copy: the caller's stays as it is
-		r.Source = in.name
-		if r.Received.IsZero() {
-			r.Received, r.ClockTrusted = now, trusted
+		in.stamp(&r)
+		in.put(&r)
+	}
+	if len(recs) > 0 {
+		in.count.last.Store(in.now.UnixNano())
+	}
+	last := in.newest
+	if last == nil { // nothing to store, to be answered in its turn
+		last = in.begin(in.lane)
+	}
+	for _, d := range in.parts[:in.lowest+1] {
+		if d != nil && d != last {
+			in.send(d)
 		}
-		r.Tags = in.tag(r.Tags)
-		in.encode(d, &r)
 	}
-	in.count.last.Store(now.UnixNano())
-	d.done, d.last = done, true
-	in.send(d)
-}
-
-// part returns an empty delivery.
-func (in *Intake) part() *delivery {
-	d, _ := in.free.Get().(*delivery)
-	if d == nil {
-		d = &delivery{in: in}
-		d.finish = d.finished
-	}
-	return d
-}
-
-// follow appends d, which is full, and returns the part after it.
-func (in *Intake) follow(d *delivery) *delivery {
-	next := in.part()
-	if d.parts == nil {
-		d.parts = &parts{}
-	}
-	next.parts = d.parts
-	in.send(d)
-	return next
+	last.done, last.last = done, true
+	clear(in.parts[:in.lowest+1])
+	in.newest, in.rec = nil, Record{}
+	in.send(last)
 }
 
 // send counts d and appends it to the queue.
 func (in *Intake) send(d *delivery) {
-	in.count.received.Add(int64(d.batch.Len()))
-	in.count.bytes.Add(int64(d.batch.Size()))
-	in.queue.Append(int(in.lane), &d.batch, d.finish)
-}
-
-// tag joins the configured tags with those of a record. A configured key
-// cannot be replaced by what a device sends.
-func (in *Intake) tag(own []Tag) []Tag {
-	if len(own) == 0 {
-		return in.tags
-	}
-	if len(in.tags) == 0 {
-		return own
-	}
-	in.tagged = append(in.tagged[:0], in.tags...)
-	for _, t := range own {
-		if !slices.ContainsFunc(in.tags, func(fixed Tag) bool { return fixed.Key == t.Key }) {
-			in.tagged = append(in.tagged, t)
-		}
-	}
-	return in.tagged
+	n := int64(d.batch.Len())
+	c := &in.count
+	c.mu.Lock()
+	c.tally.received += n + in.filtered
+	c.tally.filtered += in.filtered
+	c.tally.flight += n
+	c.tally.bytes += int64(d.batch.Size())
+	c.mu.Unlock()
+	in.filtered = 0
+	in.queue.Append(int(d.lane), &d.batch, d.finish)
 }
 
 // encode adds r to the delivery. A record too large for the queue is kept
@@ -211,23 +223,33 @@ func clip(s string) string { return strings.ToValidUTF8(s[:min(len(s), maxCutTex
 // finished is called by the queue.
 func (d *delivery) finished(err error) {
 	in, n := d.in, int64(d.batch.Len())
+	c := &in.count
+	c.mu.Lock()
+	c.tally.flight -= n
 	if err == nil {
-		in.count.queued.Add(n)
-		in.count.bad.Add(d.bad)
+		c.tally.queued += n
+		c.tally.bad += d.bad
 	} else {
-		in.count.refused.Add(n)
+		c.tally.refused += n
 	}
-	if p := d.parts; p != nil {
-		p.mu.Lock()
-		if p.err == nil {
-			p.err = err
-		}
-		err = p.err
-		p.mu.Unlock()
-	}
+	c.mu.Unlock()
 	done, last := d.done, d.last
+	if j := d.joint; j != nil {
+		j.mu.Lock()
+		if j.err == nil {
+			j.err = err
+		}
+		err = j.err
+		if last { // answers come in order: nobody else has it
+			j.err = nil
+		}
+		j.mu.Unlock()
+		if last {
+			in.joints.Put(j)
+		}
+	}
 	d.batch.Reset()
-	d.done, d.parts, d.last, d.bad = nil, nil, false, 0
+	d.done, d.joint, d.last, d.bad = nil, nil, false, 0
 	in.free.Put(d)
 	if last {
 		in.answer(done, err)
@@ -238,7 +260,7 @@ func (d *delivery) finished(err error) {
 func (in *Intake) answer(done func(error), err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			in.link.panicked(r)
+			in.link.panicked("done", r)
 		}
 		if in.open.Add(-1) == 0 {
 			select {
@@ -252,8 +274,13 @@ func (in *Intake) answer(done func(error), err error) {
 	}
 }
 
-// settle waits until every delivery is answered, or ctx ends (false).
+// settle waits until every delivery is answered, or ctx ends (false). What was
+// delivered lazily is hurried: something that is waited for comes after it.
+// It must be called from the goroutine that delivers.
 func (in *Intake) settle(ctx context.Context) bool {
+	if in.open.Load() > 0 {
+		in.Deliver(nil, func(error) {})
+	}
 	for in.open.Load() > 0 {
 		select {
 		case <-in.idle:
@@ -267,8 +294,12 @@ func (in *Intake) settle(ctx context.Context) bool {
 // Status returns what the source did; typ is its configured type.
 func (in *Intake) Status(typ string) SourceStatus {
 	c := &in.count
-	s := SourceStatus{Name: in.name, Type: typ, Link: in.link.status(), Received: c.received.Load(), Queued: c.queued.Load(),
-		Refused: c.refused.Load(), BadQuality: c.bad.Load(), Bytes: c.bytes.Load()}
+	c.mu.Lock()
+	t := c.tally
+	c.mu.Unlock()
+	s := SourceStatus{Name: in.name, Type: typ, Link: in.link.status(), Received: t.received, Queued: t.queued, Filtered: t.filtered,
+		Refused: t.refused, InFlight: t.flight, BadQuality: t.bad, Bytes: t.bytes,
+		Balanced: t.received == t.queued+t.filtered+t.refused+t.flight}
 	if last := c.last.Load(); last != 0 {
 		t := time.Unix(0, last)
 		s.LastRecord = &t

@@ -113,11 +113,11 @@ func (l *link) tell(text string) bool {
 }
 
 // panicked notes a panic in a callback.
-func (l *link) panicked(value any) {
+func (l *link) panicked(where string, value any) {
 	l.mu.Lock()
 	l.panics++
 	l.mu.Unlock()
-	l.log.Error("panic in done", "panic", value, "stack", string(debug.Stack()))
+	l.log.Error("panic in "+where, "panic", value, "stack", string(debug.Stack()))
 }
 
 // end notes that it will not be tried again, and why.

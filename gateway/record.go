@@ -25,6 +25,8 @@ type Record struct {
 	Time         time.Time // the device's own time; zero when it gives none
 	Received     time.Time // when the gateway received it (stamped by Intake when zero)
 	ClockTrusted bool      // whether the gateway's clock was believed at Received
+
+	Lane LaneChoice // where it is to wait; zero = in the source's lane. Not stored: the queue knows
 }
 
 // Tag is a fixed key and value attached to a record.
@@ -34,17 +36,32 @@ type Tag struct{ Key, Value string }
 // their numbers, lowest first; order within a lane is kept.
 type Lane uint8
 
-// The lanes.
+// The lanes of a queue that is not configured otherwise.
 const (
 	LaneAlarm     Lane = iota // small and urgent: alarms, events, notices of the gateway itself
 	LaneTelemetry             // the normal case
 	LaneBulk                  // large and patient: logs, images
 )
 
-// LaneNames are the names of the lanes in configuration, headers and on disk.
+// LaneNames are the names of those lanes in configuration, headers and on
+// disk. Where lanes are configured, the queue knows their names.
 func LaneNames() []string { return []string{"alarm", "telemetry", "bulk"} }
 
-// String returns the name of the lane.
+// Choice returns the choice of l.
+func (l Lane) Choice() LaneChoice { return LaneChoice(l) + 1 }
+
+// LaneChoice is a Lane or none (zero).
+type LaneChoice uint8
+
+// or returns the lane chosen, or l when none is.
+func (c LaneChoice) or(l Lane) Lane {
+	if c == 0 {
+		return l
+	}
+	return Lane(c - 1)
+}
+
+// String returns the name of the lane, unless lanes are configured otherwise.
 func (l Lane) String() string {
 	if names := LaneNames(); int(l) < len(names) {
 		return names[l]

@@ -60,33 +60,70 @@ type SourceStatus struct {
 	Link       `json:"link"`
 	Received   int64      `json:"received"`    // records handed in
 	Queued     int64      `json:"queued"`      // records in a synced commit
+	Filtered   int64      `json:"filtered"`    // records dropped by rules
 	Refused    int64      `json:"refused"`     // records the queue could not take; not acknowledged
+	InFlight   int64      `json:"in_flight"`   // records handed in and not answered yet
 	BadQuality int64      `json:"bad_quality"` // records queued with quality bad
 	Bytes      int64      `json:"bytes"`       // stored size of the records handed in
 	LastRecord *time.Time `json:"last_record,omitempty"`
+	Balanced   bool       `json:"balanced"`        // received = queued + filtered + refused + in flight
 	Notes      []string   `json:"notes,omitempty"` // standing warnings, e.g. a subscription at QoS 0
 }
 
-// QueueStatus is the state of the durable queue.
+// QueueStatus is the state of the durable queue. What is counted is counted
+// since the queue was opened.
 type QueueStatus struct {
 	Dir         string       `json:"dir"`
 	Generation  string       `json:"generation"`
-	State       string       `json:"state"` // ok, or why it does not take records
+	State       string       `json:"state"` // ok, or why it does not take records: full, read-only, gone, no-key, failing
 	Error       string       `json:"error,omitempty"`
 	Bytes       int64        `json:"bytes"`
 	MaxBytes    int64        `json:"max_bytes"`
-	Commits     int64        `json:"commits"`
-	Quarantined int64        `json:"quarantined"` // segments set aside because they could not be read
+	HighWater   bool         `json:"high_water"`            // above the mark of the budget that warns
+	Retained    int64        `json:"retained_bytes"`        // of Bytes: delivered and kept to be sent again
+	Growth      *float64     `json:"growth_bytes_per_hour"` // over the last minutes, without what is retained; null when not known yet
+	FullIn      *float64     `json:"full_in_hours"`         // at that rate; null when it does not grow
+	Payload     int64        `json:"payload_bytes"`         // records committed, before compression
+	Stored      int64        `json:"stored_bytes"`          // the same compressed
+	Device      int64        `json:"device_bytes"`          // given to block devices by this process; 0 when not known
+	WriteAmp    *float64     `json:"write_amplification"`   // Device ÷ Payload; null when not known
+	Flash       *FlashStatus `json:"flash"`                 // null when Device is not known
+	Commits     int64        `json:"commits"`               // synced
+	CommitTimes Histogram    `json:"commit_seconds"`        // how long they took
+	Evictions   int64        `json:"evictions"`             // segments deleted before they were sent
+	Thinned     int64        `json:"thinned"`               // records taken out by policy thin
+	Quarantined int64        `json:"quarantined"`           // segments set aside because they could not be read
 	Lanes       []LaneStatus `json:"lanes"`
+}
+
+// FlashStatus estimates how long the medium lasts.
+type FlashStatus struct {
+	PerDay    int64    `json:"bytes_per_day"`   // written, at the mean since the start
+	Endurance int64    `json:"endurance_bytes"` // as configured; 0 when not known
+	Days      *float64 `json:"days"`            // until a new medium has taken that; null when not known
+}
+
+// Histogram counts durations. Counts[i] are those of at most Bounds[i] seconds
+// and above the bound before; the last of Counts has no bound.
+type Histogram struct {
+	Bounds []float64 `json:"bounds"`
+	Counts []int64   `json:"counts"`
+	Sum    float64   `json:"sum"` // seconds
 }
 
 // LaneStatus is the state of one lane.
 type LaneStatus struct {
-	Name     string `json:"name"`
-	First    uint64 `json:"first"` // oldest seq still stored
-	Next     uint64 `json:"next"`  // seq of the next record
-	Segments int    `json:"segments"`
-	Bytes    int64  `json:"bytes"`
+	Name       string     `json:"name"`
+	First      uint64     `json:"first"` // oldest seq still stored
+	Next       uint64     `json:"next"`  // seq of the next record
+	Segments   int        `json:"segments"`
+	Bytes      int64      `json:"bytes"`
+	MaxBytes   int64      `json:"max_bytes"` // of the lane alone; 0 = none
+	HighWater  bool       `json:"high_water"`
+	Oldest     *time.Time `json:"oldest_waiting,omitempty"` // when the oldest record that a sink waits for was stored
+	Generation string     `json:"generation"`               // of the queue that gave the seqs
+	Origin     string     `json:"origin,omitempty"`         // who that queue belonged to, when it is not this one
+	Retired    bool       `json:"retired,omitempty"`        // not configured: delivered after the others
 }
 
 // SinkStatus counts over the life of the queue, across restarts.
@@ -102,31 +139,52 @@ type SinkStatus struct {
 	LastSent     *time.Time `json:"last_sent,omitempty"`
 }
 
-// Books must balance: for each sink, what was queued since it was first
-// configured = sent + dead-lettered + lost + waiting.
+// Books must balance: for each source, what it handed in since the start =
+// queued + filtered + refused + in flight; for each sink, what was queued since
+// it was first configured = sent + dead-lettered + lost + waiting.
 type Books struct {
 	In       int64  `json:"in"`       // records handed in by sources since the start
+	Filtered int64  `json:"filtered"` // of these, dropped by rules
 	Queued   uint64 `json:"queued"`   // records ever queued
-	Balanced bool   `json:"balanced"` // whether every sink's line adds up
+	Balanced bool   `json:"balanced"` // whether every source's and every sink's line adds up
+}
+
+// queueState names why the queue takes no records.
+func queueState(err error) string {
+	for _, s := range []struct {
+		err   error
+		state string
+	}{
+		{buffer.ErrFull, "full"},
+		{buffer.ErrReadOnly, "read-only"},
+		{buffer.ErrNoKey, "no-key"},
+	} {
+		if errors.Is(err, s.err) {
+			return s.state
+		}
+	}
+	return "failing"
 }
 
 // queueStatus puts the queue's figures into the status.
 func queueStatus(s buffer.Stats) QueueStatus {
-	q := QueueStatus{Dir: s.Dir, Generation: s.Generation, State: "ok", Bytes: s.Bytes, MaxBytes: s.MaxBytes,
-		Commits: s.Commits, Quarantined: s.Quarantined}
+	q := QueueStatus{Dir: s.Dir, Generation: s.Generation, State: "ok", Bytes: s.Bytes, MaxBytes: s.MaxBytes, HighWater: s.HighWater,
+		Retained: s.Retained, Payload: s.Payload, Stored: s.Stored, Device: s.Device, Commits: s.Commits,
+		CommitTimes: Histogram(s.CommitTimes), Evictions: s.Evictions, Thinned: s.Thinned, Quarantined: s.Quarantined}
 	if s.Err != nil {
-		q.Error = s.Err.Error()
-		switch {
-		case errors.Is(s.Err, buffer.ErrFull):
-			q.State = "full"
-		case errors.Is(s.Err, buffer.ErrReadOnly):
-			q.State = "read-only"
-		default:
-			q.State = "failing"
-		}
+		q.Error, q.State = s.Err.Error(), queueState(s.Err)
+	}
+	if s.Device > 0 && s.Payload > 0 {
+		amp := float64(s.Device) / float64(s.Payload)
+		q.WriteAmp = &amp
 	}
 	for _, ln := range s.Lanes {
-		q.Lanes = append(q.Lanes, LaneStatus{Name: ln.Name, First: ln.First, Next: ln.Next, Segments: ln.Segments, Bytes: ln.Bytes})
+		l := LaneStatus{Name: ln.Name, First: ln.First, Next: ln.Next, Segments: ln.Segments, Bytes: ln.Bytes, MaxBytes: ln.MaxBytes,
+			HighWater: ln.HighWater, Generation: ln.Generation, Origin: ln.Origin, Retired: ln.Retired}
+		if !ln.Oldest.IsZero() {
+			l.Oldest = &ln.Oldest
+		}
+		q.Lanes = append(q.Lanes, l)
 	}
 	return q
 }

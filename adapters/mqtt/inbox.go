@@ -52,6 +52,7 @@ type slot struct {
 	acks  []byte // the packets that acknowledge it
 	count int
 	bytes int
+	lazy  bool // nobody waits for it: all of QoS 0, and there is plenty of room
 	done  func(error)
 }
 
@@ -177,7 +178,11 @@ func (b *inbox) deliver(s *slot) error {
 	if b.stopped {
 		return errEnded
 	}
-	b.in.Deliver(b.recs, s.done)
+	if s.lazy {
+		b.in.DeliverLazy(b.recs, s.done)
+	} else {
+		b.in.Deliver(b.recs, s.done)
+	}
 	return nil
 }
 
@@ -192,6 +197,7 @@ func (b *inbox) reserve(s *slot, c *conn) error {
 		if fits && !ended {
 			b.count += s.count
 			b.bytes += s.bytes
+			s.lazy = len(s.acks) == 0 && b.count <= b.maxCount/4 && b.bytes <= b.maxBytes/4
 		}
 		b.mu.Unlock()
 		if ended {
@@ -243,7 +249,7 @@ func (s *slot) stored(err error) {
 	b.count -= s.count
 	b.bytes -= s.bytes
 	b.settle()
-	s.conn, s.acks, s.count, s.bytes = nil, s.acks[:0], 0, 0
+	s.conn, s.acks, s.count, s.bytes, s.lazy = nil, s.acks[:0], 0, 0, false
 	if len(b.free) < 64 {
 		b.free = append(b.free, s)
 	}
@@ -274,7 +280,20 @@ func (b *inbox) end() <-chan struct{} {
 	b.settle()
 	b.mu.Unlock()
 	b.signal()
+	b.hurry()
 	return b.empty
+}
+
+// hurry has what was delivered lazily stored now: it comes before something
+// that is waited for. A delivery under way is not held up.
+func (b *inbox) hurry() {
+	if !b.deliverMu.TryLock() {
+		return
+	}
+	defer b.deliverMu.Unlock()
+	if !b.stopped {
+		b.in.Deliver(nil, func(error) {})
+	}
 }
 
 // stop makes sure that nothing is delivered any more: the intake is free for

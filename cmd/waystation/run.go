@@ -117,14 +117,18 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 
 // build opens the queue and makes the sources and sinks. It opens no connection.
 func build(cfg *config.Config, log *slog.Logger) (*gateway.Gateway, *buffer.Shelf, error) {
-	o := gateway.Options{ID: cfg.Gateway.ID, Version: version, ShutdownTimeout: cfg.Shutdown.Timeout, Log: log}
+	o := gateway.Options{ID: cfg.Gateway.ID, Version: version, ShutdownTimeout: cfg.Shutdown.Timeout, Log: log,
+		FlashEndurance: cfg.Buffer.FlashEndurance}
+	for _, ln := range cfg.Lanes {
+		o.Shares = append(o.Shares, ln.Share)
+	}
 	for _, s := range cfg.Sources {
 		src, err := s.Config.Source(gateway.Env{GatewayID: cfg.Gateway.ID, Name: s.Name, Dir: cfg.Dir, Log: log.With("source", s.Name)})
 		if err != nil {
 			return nil, nil, err
 		}
 		o.Sources = append(o.Sources, gateway.SourceSpec{Name: s.Name, Type: s.Type, Lane: s.Lane,
-			Tags: mergeTags(cfg.Gateway.Tags, s.Tags), Source: src})
+			Tags: mergeTags(cfg.Gateway.Tags, s.Tags), Transform: s.Rules, Source: src})
 	}
 	for _, s := range cfg.Sinks {
 		sink, err := s.Config.Sink(gateway.Env{GatewayID: cfg.Gateway.ID, Name: s.Name, Dir: cfg.Dir, Log: log.With("sink", s.Name)})
@@ -133,15 +137,14 @@ func build(cfg *config.Config, log *slog.Logger) (*gateway.Gateway, *buffer.Shel
 		}
 		o.Sinks = append(o.Sinks, gateway.SinkSpec{Name: s.Name, Type: s.Type, Sink: sink})
 	}
-	dir := gateway.InDir(cfg.Dir, cfg.Buffer.Dir)
-	budget := int64(cfg.Buffer.MaxBytes)
-	deadBytes := min(budget/8, 64<<20)
-	var err error
-	if o.Queue, err = buffer.Open(buffer.Options{Dir: dir, Lanes: buffer.NamedLanes(gateway.LaneNames()...), MaxBytes: max(budget-deadBytes, buffer.MinBytes),
-		SegmentBytes: int64(cfg.Buffer.SegmentBytes), Compression: buffer.Compression(cfg.Buffer.Compression), Log: log}); err != nil {
+	q, err := queueOptions(cfg, log)
+	if err != nil {
 		return nil, nil, err
 	}
-	if o.Dead, err = buffer.OpenShelf(buffer.ShelfOptions{Dir: dir, MaxBytes: deadBytes, Log: log}); err != nil {
+	if o.Queue, err = buffer.Open(q); err != nil {
+		return nil, nil, err
+	}
+	if o.Dead, err = buffer.OpenShelf(buffer.ShelfOptions{Dir: q.Dir, MaxBytes: cfg.Buffer.DeadLetterBytes(), Keys: q.Keys, Log: log}); err != nil {
 		return nil, nil, errors.Join(err, o.Queue.Close(context.Background()))
 	}
 	g, err := gateway.New(o)
@@ -149,6 +152,31 @@ func build(cfg *config.Config, log *slog.Logger) (*gateway.Gateway, *buffer.Shel
 		return nil, nil, errors.Join(err, o.Queue.Close(context.Background()), o.Dead.Close())
 	}
 	return g, o.Dead, nil
+}
+
+// queueOptions returns how the configuration wants the queue. It reads the keys.
+func queueOptions(cfg *config.Config, log *slog.Logger) (buffer.Options, error) {
+	b := &cfg.Buffer
+	o := buffer.Options{Dir: gateway.InDir(cfg.Dir, b.Dir), MaxBytes: max(b.QueueBytes(), buffer.MinBytes), SegmentBytes: int64(b.SegmentBytes),
+		Compression: buffer.Compression(b.Compression), Policy: buffer.Policy(b.Policy), HighWater: b.HighWater, Prefill: b.Prefill,
+		Retain: buffer.Retention{For: b.Retain.For, Bytes: int64(b.Retain.Bytes)}, Log: log}
+	for _, ln := range cfg.Lanes {
+		o.Lanes = append(o.Lanes, buffer.LaneOptions{Name: ln.Name, MaxBytes: int64(ln.MaxBytes), Policy: buffer.Policy(ln.Policy), MaxDelay: ln.MaxDelay})
+	}
+	if cfg.Thins() {
+		o.Thin = func() buffer.Thinner { return gateway.NewThinner(b.ThinEvery) }
+	}
+	if b.Encryption.Key == "" {
+		return o, nil
+	}
+	for _, ref := range append([]gateway.Secret{b.Encryption.Key}, b.Encryption.OldKeys...) {
+		k, err := gateway.ReadKey(ref, cfg.Dir)
+		if err != nil {
+			return o, fmt.Errorf("buffer.encryption: %w", err)
+		}
+		o.Keys = append(o.Keys, k)
+	}
+	return o, nil
 }
 
 // mergeTags puts the gateway's tags under those of a source, sorted by key.

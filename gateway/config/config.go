@@ -31,6 +31,7 @@ type Config struct {
 	HTTP     HTTP
 	Log      Log
 	Shutdown Shutdown
+	Lanes    []Lane // of the queue, in the order of their numbers
 	Sources  []Source
 	Sinks    []Sink
 	Dir      string // directory of the file; relative paths in it start here
@@ -44,10 +45,18 @@ type Gateway struct {
 
 // Buffer says where and how records wait.
 type Buffer struct {
-	Dir          string       `yaml:"dir" doc:"Directory of the queue. A relative path starts at the directory of this file."`
-	MaxBytes     gateway.Size `yaml:"max_bytes" doc:"Most that the queue may take on disk, at least 16MiB; beyond it the oldest records of the least urgent lane go first, counted and reported."`
-	SegmentBytes gateway.Size `yaml:"segment_bytes" doc:"Size of one file of the queue, 64KiB to 128MiB. Made smaller when max_bytes leaves no room for several."`
-	Compression  string       `yaml:"compression" enum:"zstd,s2,none" doc:"How stored records are compressed: zstd is smallest, s2 faster."`
+	Dir            string       `yaml:"dir" doc:"Directory of the queue. A relative path starts at the directory of this file."`
+	MaxBytes       gateway.Size `yaml:"max_bytes" doc:"Most that the queue may take on disk, at least 16MiB; beyond it policy says what goes, counted and reported."`
+	SegmentBytes   gateway.Size `yaml:"segment_bytes" doc:"Size of one file of the queue, 64KiB to 128MiB. Made smaller when max_bytes leaves no room for several."`
+	Compression    string       `yaml:"compression" enum:"zstd,s2,none" doc:"How stored records are compressed: zstd is smallest, s2 faster."`
+	Policy         string       `yaml:"policy" enum:"lowest-lane,oldest,reject,thin" doc:"What makes room at max_bytes: lowest-lane deletes the oldest records of the least urgent lane; oldest the oldest of any lane; reject deletes nothing and acknowledges nothing until there is room; thin keeps every nth of the oldest records, and then does as lowest-lane."`
+	HighWater      int          `yaml:"high_water" unit:"percent" doc:"Part of max_bytes, and of the max_bytes of a lane, above which the status, the log and a record in the most urgent lane warn."`
+	ThinEvery      int          `yaml:"thin_every" doc:"With policy thin: of every so many records of a device and signal one is kept, besides the first, the last, the least and the greatest."`
+	Prefill        bool         `yaml:"prefill" doc:"Write zeros ahead of small commits, so that they overwrite in place: this spares flash while few records arrive."`
+	Retain         Retain       `yaml:"retain" doc:"How long delivered records are kept to be sent again. They are the first to go when room is needed."`
+	Encryption     Encryption   `yaml:"encryption" doc:"Encryption of stored records, AES-256-GCM. Names of lanes, counts and times stay in plain."`
+	FlashEndurance gateway.Size `yaml:"flash_endurance" example:"20TB" doc:"Bytes that may be written to the medium over its life (TBW), as its data sheet states: the status tells how long that lasts. 0B: not known."`
+	Lanes          []laneConfig `yaml:"lanes" doc:"Lanes in the order of their priority, 1 to 16: each has its own order and numbers. Records of a lane that is no longer listed are still delivered."`
 }
 
 // HTTP says where the status page and the API listen.
@@ -80,7 +89,8 @@ type Source struct {
 	Name   string
 	Type   string
 	Lane   gateway.Lane
-	Tags   []gateway.Tag // sorted by key
+	Tags   []gateway.Tag     // sorted by key
+	Rules  gateway.Transform // nil = none
 	Config gateway.SourceConfig
 }
 
@@ -94,7 +104,8 @@ type Sink struct {
 // defaults returns what holds where the file says nothing.
 func defaults() *Config {
 	return &Config{
-		Buffer:   Buffer{Dir: "/var/lib/waystation", MaxBytes: 1 << 30, SegmentBytes: 16 << 20, Compression: "zstd"},
+		Buffer: Buffer{Dir: "/var/lib/waystation", MaxBytes: 1 << 30, SegmentBytes: 16 << 20, Compression: "zstd",
+			Policy: "lowest-lane", HighWater: 80, ThinEvery: 10, Prefill: true, Lanes: defaultLanes()},
 		HTTP:     HTTP{Listen: "127.0.0.1:8100"},
 		Log:      Log{Level: "info", Format: "text"},
 		Shutdown: Shutdown{Timeout: 10 * time.Second},

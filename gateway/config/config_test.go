@@ -102,6 +102,7 @@ func TestDefaults(t *testing.T) {
 	want := defaults()
 	want.Gateway.ID, want.Dir = "ship-042", "/etc/w"
 	want.Sources, want.Sinks = cfg.Sources, cfg.Sinks
+	want.Lanes = []Lane{{Name: "alarm"}, {Name: "telemetry", Share: 10, MaxDelay: time.Second}, {Name: "bulk", Share: 5, MaxDelay: time.Second}}
 	if !reflect.DeepEqual(cfg, want) {
 		t.Errorf("got %+v\nwant %+v", cfg, want)
 	}

@@ -162,7 +162,10 @@ func (d *decoder) value(n *node, path string, v reflect.Value) bool {
 // wrong notes a value of the wrong type.
 func (d *decoder) wrong(n *node, path string, t reflect.Type, hint string) bool {
 	if t == secretType() || (t.Kind() == reflect.Slice || t.Kind() == reflect.Map) && t.Elem() == secretType() {
-		d.fault(n, path, "must be "+words(t), "") // never show what stands there
+		if n.kind == kindMap { // YAML reads [env:NAME] as a list of a mapping
+			hint = "write it in quotes"
+		}
+		d.fault(n, path, "must be "+words(t), hint) // never show what stands there
 		return false
 	}
 	d.fault(n, path, "must be "+words(t)+", not "+n.describe(), hint)

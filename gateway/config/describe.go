@@ -27,7 +27,7 @@ func halves(a *gateway.Adapter) []half {
 	var out []half
 	if a.NewSource != nil {
 		if c := a.NewSource(); !isNil(c) {
-			out = append(out, half{roleSource, newSourceShared(), c, c.Validate})
+			out = append(out, half{roleSource, &sourceShared{}, c, c.Validate})
 		}
 	}
 	if a.NewSink != nil {
@@ -117,7 +117,7 @@ func (p *printer) options(opts []option, path string, required map[string]bool, 
 		p.f("%s%s: %s", indent, o.name, o.typeWords())
 		if required[here] {
 			p.f(" (required)")
-		} else if d := o.defaultText(); d != "" && nested(o.typ) == nil {
+		} else if d := o.defaultText(); d != "" && !o.told() {
 			p.f(" (default %s)", d)
 		}
 		p.f("\n")
@@ -246,7 +246,7 @@ func rows(b *strings.Builder, opts []option, c rowContext) {
 		switch {
 		case c.required[path]:
 			def = "**required**"
-		case nested(o.typ) != nil || def == "":
+		case o.told() || def == "":
 			def = ""
 		default:
 			def = "`" + def + "`"

@@ -28,7 +28,12 @@ func TestDescribe(t *testing.T) {
 	for _, want := range []string{
 		"mqtt as a source: An MQTT broker.\n",
 		"\n  name: text (required)\n",
-		"\n  lane: alarm | telemetry | bulk (default telemetry)\n",
+		"\n  lane: text\n      Lane of its records, one of buffer.lanes:",
+		"\n  rules: a list of mappings\n      What becomes of single records:",
+		"\n          above: a number\n",
+		"\n  policy: lowest-lane | oldest | reject | thin (default lowest-lane)\n",
+		"\n  lanes: a list of mappings (default [{name: alarm, share: 0, max_delay: 0s}, {name: telemetry, share: 10, max_delay: 1s}, {name: bulk, share: 5, max_delay: 1s}])\n",
+		"\n      share: a whole number, in percent\n",
 		"\n  username: text\n      User name.\n",
 		"\n  password: a secret: env:NAME, file:PATH, credential:NAME or the text itself\n",
 		"\n  url: text (required)\n      Address of the broker.\n      Example: url: \"tcp://127.0.0.1:1883\"\n",
@@ -103,6 +108,9 @@ func TestExample(t *testing.T) {
 	}
 	all := regexp.MustCompile(`(?m)^( *)#([^ ])`).ReplaceAllString(ex, "$1$2")
 	all = strings.Replace(all, "file:/etc/waystation/password", "x", 1)
+	t.Setenv("WS_KEY", strings.Repeat("0a", 32))
+	t.Setenv("WS_OLD", strings.Repeat("0b", 32))
+	all = strings.NewReplacer("file:queue.key", "env:WS_KEY", "file:queue-2024.key", "env:WS_OLD").Replace(all)
 	if all == ex {
 		t.Error("nothing is commented out")
 	}
@@ -111,7 +119,7 @@ func TestExample(t *testing.T) {
 	if len(fs) != 1 || fs[0].Path != "sources[0].tls.ca" { // the example of an empty option
 		t.Errorf("got %v\n%s", err, all)
 	}
-	for _, name := range []string{"keep_alive: 30s", "#max_payload: 0B", "#kind: raw", "wills[].retain"} {
+	for _, name := range []string{"keep_alive: 30s", "#max_payload: 0B", "#kind: raw", "wills[].retain", "#lanes: [{name: alarm, share: 0, max_delay: 0s}, {", "rules[].match: "} {
 		if !strings.Contains(ex, name) {
 			t.Errorf("not in the example: %s\n%s", name, ex)
 		}
@@ -129,7 +137,7 @@ func TestSchema(t *testing.T) {
 	}
 	def := s.Defs["source-mqtt"].(map[string]any)
 	props := def["properties"].(map[string]any)
-	if def["additionalProperties"] != false || len(props) != 19 || s.Defs["sink-kafka"] == nil {
+	if def["additionalProperties"] != false || len(props) != 20 || s.Defs["sink-kafka"] == nil {
 		t.Errorf("got %d properties\n%s", len(props), text)
 	}
 	qos := props["qos"].(map[string]any)

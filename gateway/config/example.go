@@ -87,7 +87,7 @@ func (e *exampler) options(opts []option, path string, required map[string]bool,
 		case kids == nil || o.example != "" || o.typ.Kind() == reflect.Map || depth > maxStructs:
 			e.line(depth, o.name+": "+o.sample())
 		case o.typ.Kind() == reflect.Slice:
-			e.line(depth, o.name+": []")
+			e.line(depth, o.name+": "+o.sample())
 			for _, k := range kids {
 				e.comment(depth+1, fmt.Sprintf("%s[].%s: %s. %s", o.name, k.name, k.typeWords(), k.doc))
 			}

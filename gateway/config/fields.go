@@ -202,6 +202,11 @@ func (o *option) defaultText() string {
 	return yamlText(o.val)
 }
 
+// told reports whether the default of an option is told by those below it.
+func (o *option) told() bool {
+	return nested(o.typ) != nil && !(o.typ.Kind() == reflect.Slice && o.val.Len() > 0)
+}
+
 // isNumber reports whether a zero of t is worth showing as a default.
 func isNumber(t reflect.Type) bool {
 	switch t.Kind() {

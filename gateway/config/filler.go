@@ -136,19 +136,6 @@ func (f *filler) tags(root *node, path string, m map[string]string) []gateway.Ta
 	return out
 }
 
-func (f *filler) checkBuffer(root *node) {
-	b := &f.cfg.Buffer
-	if b.Dir == "" {
-		f.check(root, "", &gateway.FieldError{Key: "buffer.dir", Msg: "must not be empty"})
-	}
-	if b.MaxBytes < 16<<20 {
-		f.check(root, "", &gateway.FieldError{Key: "buffer.max_bytes", Msg: "must be at least 16MiB"})
-	}
-	if b.SegmentBytes < 64<<10 || b.SegmentBytes > 128<<20 {
-		f.check(root, "", &gateway.FieldError{Key: "buffer.segment_bytes", Msg: "must be 64KiB to 128MiB"})
-	}
-}
-
 func (f *filler) checkRest(root *node) {
 	if f.cfg.Shutdown.Timeout <= 0 {
 		f.check(root, "", &gateway.FieldError{Key: "shutdown.timeout", Msg: "must be more than 0"})

@@ -10,10 +10,11 @@ import (
 
 // sourceShared are the options every source has.
 type sourceShared struct {
-	Name string            `yaml:"name" example:"deck" doc:"Name of this source, unique over all sources. 1 to 64 of a-z 0-9 _ -"`
-	Type string            `yaml:"type" doc:"What it connects to."`
-	Lane string            `yaml:"lane" enum:"alarm,telemetry,bulk" doc:"Priority of its records: alarm before telemetry before bulk."`
-	Tags map[string]string `yaml:"tags" example:"{deck: upper}" doc:"Tags put on every record of this source."`
+	Name  string            `yaml:"name" example:"deck" doc:"Name of this source, unique over all sources. 1 to 64 of a-z 0-9 _ -"`
+	Type  string            `yaml:"type" doc:"What it connects to."`
+	Lane  string            `yaml:"lane" example:"telemetry" doc:"Lane of its records, one of buffer.lanes: alarm, telemetry or bulk unless configured. Default: the default lane, telemetry."`
+	Tags  map[string]string `yaml:"tags" example:"{deck: upper}" doc:"Tags put on every record of this source."`
+	Rules []ruleConfig      `yaml:"rules" doc:"What becomes of single records: lane, tags or drop. The first rule that matches a record decides; a record that none matches goes on as it is."`
 }
 
 // sinkShared are the options every sink has.
@@ -21,8 +22,6 @@ type sinkShared struct {
 	Name string `yaml:"name" example:"shore" doc:"Name of this sink, unique over all sinks. Its place in the queue is kept under this name."`
 	Type string `yaml:"type" doc:"What it connects to."`
 }
-
-func newSourceShared() *sourceShared { return &sourceShared{Lane: gateway.LaneTelemetry.String()} }
 
 // role says which half of an adapter is meant.
 type role string
@@ -108,7 +107,7 @@ func misspelt(n *node, word string) string {
 
 // source decodes one source and returns its name.
 func (f *filler) source(item *node, path string) string {
-	shared := newSourceShared()
+	shared := &sourceShared{}
 	a := f.adapter(item, path, roleSource)
 	if a == nil {
 		f.sharedOnly(item, path, shared)
@@ -125,8 +124,12 @@ func (f *filler) source(item *node, path string) string {
 	}
 	tags := f.tags(f.root, path, shared.Tags)
 	f.validate(item, path, own.Validate)
-	lane := gateway.Lane(max(0, slices.Index(gateway.LaneNames(), shared.Lane)))
-	f.cfg.Sources = append(f.cfg.Sources, Source{Name: shared.Name, Type: a.Type, Lane: lane, Tags: tags, Config: own})
+	lane := f.defaultLane()
+	if item.get("lane") != nil {
+		lane, _ = f.lane(item, path, "lane", shared.Lane)
+	}
+	rules := f.rules(item, path, shared.Rules)
+	f.cfg.Sources = append(f.cfg.Sources, Source{Name: shared.Name, Type: a.Type, Lane: lane, Tags: tags, Rules: rules, Config: own})
 	return shared.Name
 }
 

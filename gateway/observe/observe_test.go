@@ -10,6 +10,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -20,10 +22,14 @@ import (
 // well is the status of a gateway that is well.
 func well() gateway.Status {
 	now := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+	oldest, amp, days := now.Add(-3*time.Hour), 2.1, 15384.6
 	return gateway.Status{Gateway: "ship-042", Version: "1", PID: 7, Started: now.Add(-time.Hour), Now: now, ClockTrusted: true, Ready: true,
 		Sources: []gateway.SourceStatus{{Name: "deck", Type: "mqtt", Link: gateway.Link{State: gateway.Up}, Received: 10, Queued: 9, LastRecord: &now}},
-		Queue: gateway.QueueStatus{Dir: "/q", State: "ok", Bytes: 2 << 20, MaxBytes: 1 << 30,
-			Lanes: []gateway.LaneStatus{{Name: "telemetry", First: 3, Next: 10, Segments: 2}}},
+		Queue: gateway.QueueStatus{Dir: "/q", State: "ok", Generation: "g1", Bytes: 2 << 20, MaxBytes: 1 << 30, Payload: 1000, Stored: 100, Device: 2100,
+			WriteAmp: &amp, Flash: &gateway.FlashStatus{PerDay: 1_300_000_000, Endurance: 20e12, Days: &days},
+			CommitTimes: gateway.Histogram{Bounds: []float64{.001, .01}, Counts: []int64{4, 2, 1}, Sum: 0.5},
+			Lanes: []gateway.LaneStatus{{Name: "telemetry", Generation: "g1", First: 3, Next: 10, Segments: 2, Bytes: 3 << 20, MaxBytes: 4 << 20, Oldest: &oldest},
+				{Name: "telemetry", Generation: "g2", Origin: "ship-7", First: 3, Next: 10, Segments: 1, Retired: true}}},
 		Sinks: []gateway.SinkStatus{{Name: "shore", Type: "kafka", Link: gateway.Link{State: gateway.Up}, Sent: 5, Waiting: 4, Balanced: true}},
 		Books: gateway.Books{In: 10, Queued: 9, Balanced: true}}
 }
@@ -66,6 +72,13 @@ func TestPaths(t *testing.T) {
 		{well(), "/metrics", 200, `waystation_source_records_received_total{source="deck"} 10`},
 		{well(), "/metrics", 200, `waystation_sink_records_waiting{sink="shore"} 4`},
 		{well(), "/metrics", 200, `waystation_queue_lane_next_seq{lane="telemetry"} 10`},
+		{well(), "/metrics", 200, `waystation_queue_commit_seconds_bucket{le="0.001"} 4`},
+		{well(), "/metrics", 200, `waystation_queue_commit_seconds_bucket{le="0.01"} 6`},
+		{well(), "/metrics", 200, `waystation_queue_commit_seconds_bucket{le="+Inf"} 7`},
+		{well(), "/metrics", 200, "waystation_queue_commit_seconds_sum 0.5"},
+		{well(), "/metrics", 200, `waystation_queue_lane_next_seq{lane="telemetry@g2"} 10`},
+		{well(), "/metrics", 200, `waystation_queue_lane_oldest_waiting_seconds{lane="telemetry"} 10800`},
+		{well(), "/metrics", 200, `waystation_queue_lane_oldest_waiting_seconds{lane="telemetry@g2"} 0`},
 		{bad, "/metrics", 200, "waystation_queue_ok 0"},
 	} {
 		if code, body := ask(t, c.status, c.path); code != c.code || !strings.Contains(body, c.says) {
@@ -80,6 +93,96 @@ func TestMetricTable(t *testing.T) {
 	for _, m := range metricTable() {
 		if !strings.Contains(body, "# HELP waystation_"+m[0]+" ") {
 			t.Errorf("%s is not collected", m[0])
+		}
+	}
+}
+
+// TestMetricsPage holds docs/operating.md to the table: every metric is in it,
+// and nothing else is called one.
+func TestMetricsPage(t *testing.T) {
+	page, err := os.ReadFile("../../docs/operating.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := map[string]bool{}
+	for _, m := range metricTable() {
+		name := "waystation_" + m[0]
+		known[name] = true
+		if !strings.Contains(string(page), "| `"+name+"`") {
+			t.Errorf("docs/operating.md does not list %s: %s", name, m[1])
+		}
+	}
+	for _, name := range regexp.MustCompile(`waystation_\w+`).FindAllString(string(page), -1) {
+		if name = strings.TrimSuffix(name, "_bucket"); !known[name] && name != "waystation_" {
+			t.Errorf("docs/operating.md names %s, which does not exist", name)
+		}
+	}
+}
+
+// TestTextOfQueue holds what a person reads of the queue.
+func TestTextOfQueue(t *testing.T) {
+	s := well()
+	full, grows := 30.0, 12.0*(1<<20)
+	s.Queue.Retained, s.Queue.FullIn, s.Queue.Growth, s.Sources[0].Filtered = 1<<20, &full, &grows, 7
+	var out bytes.Buffer
+	if err := Text(&out, &s); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"queue    /q              ok        2MiB of 1GiB (0%), 3 segments, 1MiB kept to be sent again\n",
+		"lane     telemetry                 3MiB of 4MiB (75%), next seq 10",
+		"oldest waits 3h0m0s",
+		"lane     telemetry@g2    from ship-7  ",
+		"nothing waits",
+		"12MiB an hour: full in 30 hours",
+		"1.3 GB a day (2.10 × the payload), 20 TB endurance: 42 years",
+		"9 stored, 7 filtered, 0 bad",
+	} {
+		if !strings.Contains(squeeze(out.String()), squeeze(want)) {
+			t.Errorf("no word of %q in:\n%s", want, out.String())
+		}
+	}
+}
+
+// squeeze joins runs of spaces.
+func squeeze(s string) string { return regexp.MustCompile(` +`).ReplaceAllString(s, " ") }
+
+// Each trouble of the queue is said with what to do.
+func TestTroublesOfQueue(t *testing.T) {
+	days, soon := 200.0, 5.0
+	for _, c := range []struct {
+		set  func(q *gateway.QueueStatus)
+		want string
+	}{
+		{func(q *gateway.QueueStatus) { q.State, q.Error = "full", "E" }, "the queue takes no records (full): E; make space on the disk"},
+		{func(q *gateway.QueueStatus) { q.State, q.Error = "read-only", "E" }, "(read-only): E; the medium may be dying"},
+		{func(q *gateway.QueueStatus) { q.State, q.Error = "gone", "E" }, "(gone): E; put the medium"},
+		{func(q *gateway.QueueStatus) { q.State, q.Error = "no-key", "E" }, "(no-key): E; give the key it was written with in buffer.encryption.old_keys"},
+		{func(q *gateway.QueueStatus) { q.State, q.Error = "failing", "E" }, "(failing): E; the log says more"},
+		{func(q *gateway.QueueStatus) { q.HighWater, q.Bytes = true, 9<<27 }, "the queue is 112% full: bring the sinks back, or raise buffer.max_bytes"},
+		{func(q *gateway.QueueStatus) { q.HighWater, q.Bytes, q.FullIn = true, 7<<27, &soon }, "the queue is 87% full and will be in 5 hours: bring"},
+		{func(q *gateway.QueueStatus) { q.Lanes[0].HighWater = true }, "lane telemetry is 75% full"},
+		{func(q *gateway.QueueStatus) { q.Evictions = 3 }, "3 segments were deleted before they were sent"},
+		{func(q *gateway.QueueStatus) { q.Thinned = 44 }, "44 records were thinned out"},
+		{func(q *gateway.QueueStatus) { q.Flash.Days = &days }, "a new medium would last 200 days at 1.3 GB a day: raise max_delay"},
+	} {
+		s := well()
+		c.set(&s.Queue)
+		if got := Troubles(&s); len(got) != 1 || !strings.Contains(got[0], c.want) {
+			t.Errorf("want %q, got %q", c.want, got)
+		}
+	}
+}
+
+func TestDecimalAndSpan(t *testing.T) {
+	for n, want := range map[int64]string{0: "0 B", 999: "999 B", 1000: "1 kB", 1_340_000_000: "1.3 GB", 20e12: "20 TB", 999_960: "1 MB", 5e15: "5000 TB"} {
+		if got := decimal(n); got != want {
+			t.Errorf("%d: %q, want %q", n, got, want)
+		}
+	}
+	for days, want := range map[float64]string{0.5: "12 hours", 3: "3 days", 729: "729 days", 15384: "42 years", 4e6: "more than 1000 years"} {
+		if got := span(days); got != want {
+			t.Errorf("%v: %q, want %q", days, got, want)
 		}
 	}
 }

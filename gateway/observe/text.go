@@ -5,7 +5,6 @@ import (
 	"io"
 	"strings"
 	"text/tabwriter"
-	"time"
 
 	"github.com/waystation-iot/waystation/gateway"
 )
@@ -26,9 +25,13 @@ func Text(w io.Writer, s *gateway.Status) error {
 		if src.LastRecord != nil {
 			last = "last " + ago(s.Now.Sub(*src.LastRecord)) + " ago"
 		}
-		p("source\t%s\t%s\t%d received, %d stored, %d bad\t%s", src.Name, src.State, src.Received, src.Queued, src.BadQuality, last)
+		filtered := ""
+		if src.Filtered > 0 {
+			filtered = fmt.Sprintf(", %d filtered", src.Filtered)
+		}
+		p("source\t%s\t%s\t%d received, %d stored%s, %d bad\t%s", src.Name, src.State, src.Received, src.Queued, filtered, src.BadQuality, last)
 	}
-	p("queue\t%s\t%s\t%s of %s, %d segments", s.Queue.Dir, s.Queue.State, gateway.Size(s.Queue.Bytes), gateway.Size(s.Queue.MaxBytes), segments(s))
+	queueText(s, p)
 	for i := range s.Sinks {
 		k := &s.Sinks[i]
 		p("sink\t%s\t%s\t%d sent, %d waiting, %d dead letters, %d lost", k.Name, k.State, k.Sent, k.Waiting, k.DeadLettered, k.Lost)
@@ -39,9 +42,7 @@ func Text(w io.Writer, s *gateway.Status) error {
 // Troubles lists what needs a person, most urgent first.
 func Troubles(s *gateway.Status) (out []string) {
 	add := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
-	if s.Queue.State != "ok" {
-		add("the queue takes no records (%s): %s", s.Queue.State, s.Queue.Error)
-	}
+	queueTroubles(s, add)
 	if !s.Books.Balanced {
 		add("the books do not balance: please report this with the output of `waystation status --json`")
 	}
@@ -83,24 +84,4 @@ func because(err string) string {
 		err = first
 	}
 	return ": " + err
-}
-
-func segments(s *gateway.Status) (n int) {
-	for _, l := range s.Queue.Lanes {
-		n += l.Segments
-	}
-	return n
-}
-
-// ago writes a duration as a person says it.
-func ago(d time.Duration) string {
-	switch {
-	case d < 10*time.Second:
-		return d.Round(100 * time.Millisecond).String()
-	case d < time.Hour:
-		return d.Round(time.Second).String()
-	case d < 48*time.Hour:
-		return d.Round(time.Minute).String()
-	}
-	return fmt.Sprintf("%d days", int(d.Hours()/24))
 }

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/waystation-iot/waystation/adapters"
+	"github.com/waystation-iot/waystation/buffer"
+	"github.com/waystation-iot/waystation/gateway/config"
+)
+
+// load writes a configuration with the given section buffer and loads it.
+func load(t *testing.T, section string) *config.Config {
+	t.Helper()
+	dir := t.TempDir()
+	text := "gateway: {id: ship-042}\nbuffer: {dir: q, " + section + `}
+http: {listen: ""}
+sources:
+  - {name: deck, type: mqtt, url: "tcp://127.0.0.1:1", topics: ["deck/#"], rules: [{match: {quality: bad}, drop: true}]}
+sinks:
+  - {name: shore, type: kafka, brokers: ["127.0.0.1:1"], topic: fleet}
+`
+	file := filepath.Join(dir, "waystation.yaml")
+	for name, text := range map[string]string{file: text, filepath.Join(dir, "new.key"): strings.Repeat("0a", 32), filepath.Join(dir, "old.key"): strings.Repeat("0b", 32)} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cfg, err := config.Load(file, adapters.All())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cfg
+}
+
+// TestQueueOptions: every option of the section buffer reaches the queue.
+func TestQueueOptions(t *testing.T) {
+	cfg := load(t, `max_bytes: 256MiB, segment_bytes: 1MiB, compression: s2, policy: thin, thin_every: 3, high_water: 70, prefill: false,
+  retain: {for: 48h, bytes: 64MiB}, encryption: {key: "file:new.key", old_keys: ["file:old.key"]},
+  lanes: [{name: urgent}, {name: rest, max_bytes: 32MiB, policy: reject, max_delay: 5s}]`)
+	log := slog.New(slog.DiscardHandler)
+	o, err := queueOptions(cfg, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.Thin == nil || o.Thin() == o.Thin() {
+		t.Fatal("policy thin has no thinner, or one for all segments")
+	}
+	o.Thin = nil
+	want := buffer.Options{Dir: cfg.Buffer.Dir, MaxBytes: 224 << 20, SegmentBytes: 1 << 20, Compression: buffer.S2, Policy: buffer.Thin, HighWater: 70,
+		Retain: buffer.Retention{For: 48 * time.Hour, Bytes: 64 << 20}, Log: log,
+		Lanes: []buffer.LaneOptions{{Name: "urgent"}, {Name: "rest", MaxBytes: 32 << 20, Policy: buffer.Reject, MaxDelay: 5 * time.Second}}}
+	for _, b := range []byte{0x0a, 0x0b} {
+		var k buffer.Key
+		for i := range k {
+			k[i] = b
+		}
+		want.Keys = append(want.Keys, k)
+	}
+	if !reflect.DeepEqual(o, want) {
+		t.Errorf("got  %+v\nwant %+v", o, want)
+	}
+	o, err = queueOptions(load(t, "max_bytes: 16MiB"), log)
+	if err != nil || o.Thin != nil || o.Keys != nil || !o.Prefill || o.Policy != buffer.LowestLane || o.MaxBytes != 14<<20 || len(o.Lanes) != 3 || o.Lanes[1].MaxDelay != time.Second {
+		t.Errorf("defaults: %v, %+v", err, o)
+	}
+	if err := os.Remove(filepath.Join(cfg.Dir, "old.key")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := queueOptions(cfg, log); err == nil || !strings.Contains(err.Error(), "old.key") {
+		t.Errorf("a key that is gone since: %v", err)
+	}
+}
+
+// TestBuildLanes: a gateway has the configured lanes and shows them by name.
+func TestBuildLanes(t *testing.T) {
+	cfg := load(t, `max_bytes: 16MiB, flash_endurance: 1TB, lanes: [{name: urgent}, {name: rest}]`)
+	g, _, err := build(cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lanes := g.Status().Queue.Lanes
+	if len(lanes) != 2 || lanes[0].Name != "urgent" || lanes[1].Name != "rest" {
+		t.Errorf("lanes %+v", lanes)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := g.Run(ended); err != nil {
+		t.Error(err)
+	}
+}
