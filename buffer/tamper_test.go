@@ -313,8 +313,20 @@ func TestKeyLeftOut(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(o.Dir, "b")); err != nil {
 		t.Fatal(err)
 	}
-	o.Keys = nil
-	refused(t, o, testKey(1))
+	for _, keys := range [][]Key{nil, {testKey(2)}} {
+		o.Keys = keys
+		refused(t, o, testKey(1))
+	}
+	o.Keys = []Key{testKey(1)} // and with it the mark tells which queue it is
+	l := mustOpen(t, o)
+	want := l.Generation()
+	lockFiles(l)
+	mustAbandon(t, l)
+	edit(t, a, func(tx *bolt.Tx) error { return tx.Bucket([]byte(bucketMeta)).Delete([]byte(keyGeneration)) })
+	if l = mustOpen(t, o); l.Generation() != want {
+		t.Fatalf("generation %s, was %s", l.Generation(), want)
+	}
+	mustClose(t, l)
 
 	o, a, b := twoLanes(t) // and one whose mark is gone
 	for _, path := range []string{a, b} {
