@@ -181,7 +181,7 @@ func edit(t *testing.T, path string, fn func(*bolt.Tx) error) {
 // newer makes the newest block of a segment one of a version after this one,
 // as a newer program would write it.
 func newer(tx *bolt.Tx) error {
-	return lastBlock(tx, func(p []byte) { p[2] = blockVersion2 + 1 })
+	return lastBlock(tx, func(p []byte) { p[2], p[blockHeader] = blockVersion2+1, 0 })
 }
 
 // newerFlag makes it one with a flag that this version does not know.

@@ -85,6 +85,10 @@ func FuzzSalvage(f *testing.F) {
 	for i := range bases {
 		f.Add(byte(i), uint32(0), []byte(nil), uint32(0), []byte(nil), uint32(math.MaxUint32))
 		f.Add(byte(i), uint32(0), make([]byte, 4096), uint32(3*4096+8), []byte{2, 0, 255, 255}, uint32(20000))
+		for page := range len(bases[i]) / pageBytes {
+			f.Add(byte(i), uint32(page*pageBytes+3000), []byte{1, 2, 3}, uint32(page*pageBytes+pageHeader+4), []byte{255, 255, 255, 255}, uint32(math.MaxUint32))
+			f.Add(byte(i), uint32(page*pageBytes+3000), []byte{1, 2, 3}, uint32(page*pageBytes+3500), []byte{1, 2, 3}, uint32(math.MaxUint32))
+		}
 		f.Add(byte(i), uint32(4096+32), []byte{3, 0, 0, 0}, uint32(4*4096+24), []byte{255, 255, 255, 255}, uint32(math.MaxUint32))
 	}
 	dir := f.TempDir()
@@ -104,6 +108,14 @@ func FuzzSalvageAnything(f *testing.F) {
 	f.Add(fuzzSegment(f, newCoder(Zstd), of)[2*pageBytes:], uint64(3))
 	f.Add(fuzzSegment(f, k, of)[2*pageBytes:], uint64(2))
 	f.Add([]byte{}, uint64(0))
+	loop := make([]byte, pageBytes) // a branch page that refers to itself, everywhere
+	binary.NativeEndian.PutUint64(loop, 2)
+	binary.NativeEndian.PutUint16(loop[8:], pageBranch)
+	binary.NativeEndian.PutUint16(loop[10:], 250)
+	for e := range 250 {
+		binary.NativeEndian.PutUint64(loop[pageHeader+e*elementSize+8:], 2)
+	}
+	f.Add(loop, uint64(2))
 	meta := fuzzSegment(f, k, of)[:2*pageBytes]
 	dir := f.TempDir()
 	f.Fuzz(func(t *testing.T, pages []byte, root uint64) {

@@ -30,6 +30,9 @@ func FuzzBlockDecode(f *testing.F) {
 		}
 		f.Add(p, false)
 		f.Add(p, true)
+		p = bytes.Clone(p)
+		p[7] ^= 1 // count
+		f.Add(p, true)
 	}
 	f.Add(sealedBlock(f, newCoder(Zstd, testKey(2)), goldenScope(), true), false) // a key that is missing
 	f.Add([]byte(blockMagic), true)

@@ -136,11 +136,11 @@ func (l *Log) settleMark(ln *lane) error {
 	return nil
 }
 
-// sealedFrom reads a mark of a lane.
+// sealedFrom reads a mark of a lane. With an error the seq is 0.
 func (l *Log) sealedFrom(ln *lane, mark []byte) (uint64, error) {
 	g, from, err := l.coder.readMark(mark, ln.label)
 	if err == nil && g != l.generationOf(ln) {
-		err = fmt.Errorf("%w: mark of queue %s", errTampered, g)
+		return 0, fmt.Errorf("%w: mark of queue %s", errTampered, g)
 	}
 	return from, err
 }

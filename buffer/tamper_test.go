@@ -155,14 +155,25 @@ func TestPlainBlockAdded(t *testing.T) {
 		o, a, _ := twoLanes(t)
 		putBlock(t, a, 81, plainBlock(t, 81))
 		edit(t, a, func(tx *bolt.Tx) error {
-			v, err := newCoder(None, testKey(1)).mark(scope{lane: "b"}, 1000)
-			if err != nil {
-				return err
-			}
-			return tx.Bucket([]byte(bucketMeta)).Put([]byte(keySealed), seal(v))
+			return putMark(tx, scope{lane: "b"})
 		})
 		tampered(t, o, 0, 81)
 	})
+	t.Run("and the mark of another queue", func(t *testing.T) {
+		o, a, _ := twoLanes(t)
+		putBlock(t, a, 81, plainBlock(t, 81))
+		edit(t, a, func(tx *bolt.Tx) error { return putMark(tx, scope{generation: Generation{1}, lane: "a"}) })
+		tampered(t, o, 0, 81)
+	})
+}
+
+// putMark gives a segment the mark of a lane that is encrypted from seq 1000 on.
+func putMark(tx *bolt.Tx, of scope) error {
+	v, err := newCoder(None, testKey(1)).mark(of, 1000)
+	if err != nil {
+		return err
+	}
+	return tx.Bucket([]byte(bucketMeta)).Put([]byte(keySealed), seal(v))
 }
 
 // plainBlock returns a block of 10 records in plain.
@@ -235,6 +246,59 @@ func TestMarksKeepOlderVersionsOut(t *testing.T) {
 	}
 }
 
+// TestMarkOfOlderSegment: when the newest segment has lost its mark, what an
+// older one says counts, also when the first encrypted blocks are delivered.
+func TestMarkOfOlderSegment(t *testing.T) {
+	o := keyed(fastDir(t), testKey(1))
+	for run := range uint64(3) {
+		l := mustOpen(t, o)
+		c := mustCursor(t, l, "x")
+		fill(t, l, lot{0, 1 + 50*run, 50, 50, 100})
+		c.Release(0, 51, Released{Sent: 50})
+		mustClose(t, l)
+	}
+	files := segmentFiles(t, o.Dir, "a")
+	if len(files) != 2 {
+		t.Fatalf("segments %v: the first is not deleted", files)
+	}
+	edit(t, files[1], func(tx *bolt.Tx) error { return tx.Bucket([]byte(bucketMeta)).Delete([]byte(keySealed)) })
+	if l := mustOpen(t, o); l.lanes[0].sealed != 1 {
+		t.Fatalf("sealed from %d", l.lanes[0].sealed)
+	}
+}
+
+// TestRebuiltKeepsMark: a segment that is rebuilt, while the queue is opened
+// or when it is read, still says since when the lane is encrypted.
+func TestRebuiltKeepsMark(t *testing.T) {
+	o := keyed(fastDir(t), testKey(1))
+	for run := range uint64(2) {
+		l := mustOpen(t, o)
+		mustCursor(t, l, "x")
+		fill(t, l, lot{0, 1 + 500*run, 500, 50, 100})
+		mustClose(t, l)
+	}
+	files := segmentFiles(t, o.Dir, "a")
+	for i, f := range []string{files[0], files[len(files)-1]} {
+		overwrite(t, f, damagedLeaf(t, f, uint64(101+800*i))*pageBytes, make([]byte, pageBytes))
+	}
+	l := mustOpen(t, o)
+	drain(t, mustCursor(t, l, "y"), 0, 100)
+	if n := l.Stats().Quarantined; n != 2 {
+		t.Fatalf("%d are rebuilt", n)
+	}
+	for _, s := range l.lanes[0].segs {
+		if err := s.view(func(tx *bolt.Tx) error {
+			m, err := readMeta(tx)
+			if err == nil {
+				_, _, err = l.coder.readMark(m.mark, "a")
+			}
+			return err
+		}); err != nil {
+			t.Errorf("%s: %v", s.path, err)
+		}
+	}
+}
+
 // TestKeyLeftOut: a queue that is encrypted and drained does not go on in
 // plain when its key is forgotten.
 func TestKeyLeftOut(t *testing.T) {
@@ -249,6 +313,27 @@ func TestKeyLeftOut(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(o.Dir, "b")); err != nil {
 		t.Fatal(err)
 	}
-	o.Keys = nil
-	refused(t, o, testKey(1))
+	for _, keys := range [][]Key{nil, {testKey(2)}} {
+		o.Keys = keys
+		refused(t, o, testKey(1))
+	}
+	o.Keys = []Key{testKey(1)} // and with it the mark tells which queue it is
+	l := mustOpen(t, o)
+	want := l.Generation()
+	lockFiles(l)
+	mustAbandon(t, l)
+	edit(t, a, func(tx *bolt.Tx) error { return tx.Bucket([]byte(bucketMeta)).Delete([]byte(keyGeneration)) })
+	if l = mustOpen(t, o); l.Generation() != want {
+		t.Fatalf("generation %s, was %s", l.Generation(), want)
+	}
+	mustClose(t, l)
+
+	o, a, b := twoLanes(t) // and one whose mark is gone
+	for _, path := range []string{a, b} {
+		edit(t, path, func(tx *bolt.Tx) error { return tx.Bucket([]byte(bucketMeta)).Delete([]byte(keySealed)) })
+	}
+	for _, keys := range [][]Key{nil, {testKey(2)}} {
+		o.Keys = keys
+		refused(t, o, testKey(1))
+	}
 }
