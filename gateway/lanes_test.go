@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -121,6 +122,22 @@ func TestLargeDeliveryOverLanes(t *testing.T) {
 	}
 }
 
+// The first part's error is told also when it is answered before the next part
+// is begun.
+func TestPartAnsweredAtOnce(t *testing.T) {
+	errs := []error{errFake, nil}
+	in := NewIntake(SourceSpec{Name: "deck"}, AppenderFunc(func(_ Lane, _ iter.Seq[[]byte], done func(error)) {
+		err := errs[0]
+		errs = errs[1:]
+		done(err)
+	}), NewClock(time.Now, nil))
+	var got []error
+	in.Deliver(make([]Record, partRecords+1), func(err error) { got = append(got, err) })
+	if len(got) != 1 || !errors.Is(got[0], errFake) {
+		t.Errorf("answered %v", got)
+	}
+}
+
 // fields yields the words of s.
 func fields(s string) func(func(string) bool) {
 	return func(yield func(string) bool) {
@@ -158,8 +175,13 @@ func TestSettleHurries(t *testing.T) {
 	in.DeliverLazy([]Record{{Name: "1"}}, func(error) {})
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
+	at := sampleTime.Add(time.Hour)
+	in.clock = NewClock(func() time.Time { return at }, nil)
 	if in.settle(ended) || len(q.lazy) != 2 || q.lazy[1] {
 		t.Fatalf("appended lazily: %v", q.lazy)
+	}
+	if last := in.Status("").LastRecord; !last.Equal(sampleTime) {
+		t.Errorf("the last record is of %s", last)
 	}
 	if q.answer(nil); !in.settle(t.Context()) || len(q.lazy) != 2 {
 		t.Errorf("not settled, or hurried for nothing: %v", q.lazy)
@@ -261,5 +283,64 @@ func BenchmarkDeliverRules(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		in.Deliver(recs, nil)
+	}
+}
+
+// A gateway has the lanes of its queue: a choice beyond them is the last one
+// that is configured, not a retired one.
+// What rules drop is in the books, and the queue is watched while it runs.
+func TestGatewayWithTwoLanes(t *testing.T) {
+	dir := t.TempDir()
+	before := openQueue(t, dir, buffer.MinBytes)
+	old := make(chan error, 1)
+	NewIntake(SourceSpec{Lane: LaneBulk}, before, SystemClock()).Deliver([]Record{{}}, func(err error) { old <- err })
+	if err := <-old; err != nil {
+		t.Fatal(err)
+	}
+	closeQueue(t, before)
+	l, err := buffer.Open(buffer.Options{Dir: dir, Lanes: buffer.NamedLanes("urgent", "rest"), MaxBytes: buffer.MinBytes})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead, err := buffer.OpenShelf(t.TempDir(), 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rules, _ := NewRules([]Rule{{Name: "noise", Drop: true}})
+	stored := make(chan error, 1)
+	g, err := New(Options{ID: "g", Queue: l, Dead: dead, Sources: []SourceSpec{{Name: "deck", Transform: rules, Source: sourceFunc(func(ctx context.Context, in *Intake) error {
+		in.Deliver([]Record{{}, {Lane: Lane(7).Choice()}, {Name: "noise"}}, func(err error) { stored <- err })
+		<-ctx.Done()
+		return nil
+	})}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	looked := make(chan struct{}, 1)
+	g.watch.stats = func() buffer.Stats {
+		select {
+		case looked <- struct{}{}:
+		default:
+		}
+		return l.Stats()
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- g.Run(ctx) }()
+	<-looked
+	if err := <-stored; err != nil {
+		t.Error(err)
+	}
+	s := g.Status()
+	if ln := s.Queue.Lanes; len(ln) != 3 || ln[0].Next != 2 || ln[1].Next != 2 || !ln[2].Retired || s.Books != (Books{In: 3, Filtered: 1, Queued: 3, Balanced: true}) {
+		t.Errorf("lanes %+v, books %+v", s.Queue.Lanes, s.Books)
+	}
+	g.intakes[0].count.tally.flight++ // as if one were forgotten
+	if g.Status().Books.Balanced {
+		t.Error("books of a source that do not add up are called balanced")
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }

@@ -73,6 +73,7 @@ func TestRuleMatches(t *testing.T) {
 		{"not above", Rule{Value: "t", Above: ref(90.0)}, values(FloatValue("t", 90)), false},
 		{"above, another value", Rule{Value: "t", Above: ref(90.0)}, values(FloatValue("u", 99)), false},
 		{"below", Rule{Value: "t", Below: ref(0.0)}, values(IntValue("t", -1)), true},
+		{"not below", Rule{Value: "t", Below: ref(0.0)}, values(IntValue("t", 0)), false},
 		{"unsigned", Rule{Value: "t", Above: ref(0.0)}, values(UintValue("t", math.MaxUint64)), true},
 		{"between", Rule{Value: "t", Above: ref(1.0), Below: ref(3.0)}, values(IntValue("t", 2)), true},
 		{"not between, one each", Rule{Value: "*", Above: ref(1.0), Below: ref(3.0)}, values(IntValue("t", 0), IntValue("u", 4)), false},

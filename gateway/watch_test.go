@@ -95,8 +95,8 @@ func TestGrowthAndFlash(t *testing.T) {
 			}
 		}
 	}
-	if len(w.samples) != sampleCount {
-		t.Errorf("%d samples", len(w.samples))
+	if n := len(w.samples); n != sampleCount || w.samples[n-1].at.Sub(w.samples[0].at) != (sampleCount-1)*sampleEvery {
+		t.Errorf("%d samples from %s to %s", n, w.samples[0].at, w.samples[n-1].at)
 	}
 	q := at(time.Hour)
 	if q.Growth == nil || fmt.Sprintf("%.0f", *q.Growth) != "3600" { // a byte a second

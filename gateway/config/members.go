@@ -126,7 +126,7 @@ func (f *filler) source(item *node, path string) string {
 	f.validate(item, path, own.Validate)
 	lane := f.defaultLane()
 	if item.get("lane") != nil {
-		lane, _ = f.lane(item, path, "lane", shared.Lane)
+		lane = f.lane(item, path, "lane", shared.Lane)
 	}
 	rules := f.rules(item, path, shared.Rules)
 	f.cfg.Sources = append(f.cfg.Sources, Source{Name: shared.Name, Type: a.Type, Lane: lane, Tags: tags, Rules: rules, Config: own})

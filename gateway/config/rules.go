@@ -28,13 +28,10 @@ type matchConfig struct {
 
 // rules makes the rules of a source.
 func (f *filler) rules(item *node, path string, list []ruleConfig) gateway.Transform {
-	if len(list) == 0 {
+	if len(list) == 0 || f.faulty(join(path, "rules")) {
 		return nil
 	}
-	if f.faulty(join(path, "rules")) {
-		return nil
-	}
-	out, ok := make([]gateway.Rule, len(list)), true
+	out := make([]gateway.Rule, len(list))
 	for i, c := range list {
 		at := fmt.Sprintf("rules[%d]", i)
 		r := gateway.Rule{Device: c.Match.Device, Name: c.Match.Name, Value: c.Match.Value, Above: c.Match.Above, Below: c.Match.Below,
@@ -45,8 +42,7 @@ func (f *filler) rules(item *node, path string, list []ruleConfig) gateway.Trans
 			}
 		}
 		if c.Lane != "" {
-			l, known := f.lane(item, path, at+".lane", c.Lane)
-			r.Lane, ok = l.Choice(), ok && known
+			r.Lane = f.lane(item, path, at+".lane", c.Lane).Choice()
 		}
 		out[i] = r
 	}
@@ -54,10 +50,6 @@ func (f *filler) rules(item *node, path string, list []ruleConfig) gateway.Trans
 	for _, e := range slices.Backward(faults) { // a fault hides those above it
 		e.Key = "rules" + e.Key
 		f.check(item, path, e)
-		ok = false
-	}
-	if !ok {
-		return nil
 	}
 	return t
 }
