@@ -64,21 +64,28 @@ func cpuTime() time.Duration {
 // BenchmarkAppend is one producer that waits for every commit.
 func BenchmarkAppend(b *testing.B) {
 	for _, n := range []int{100, 4096} {
-		b.Run(strconv.Itoa(n), func(b *testing.B) {
-			l := mustOpen(b, benchOptions(b))
-			in := batches(n)
-			b.ReportAllocs()
-			b.ResetTimer()
-			start, payload := cpuTime(), 0
-			for i := range b.N {
-				if err := appendWait(l, 0, in[i%len(in)]); err != nil {
-					b.Fatal(err)
-				}
-				payload += in[i%len(in)].Size()
-			}
-			report(b, b.N*n, payload, cpuTime()-start)
-		})
+		b.Run(strconv.Itoa(n), func(b *testing.B) { benchAppend(b, benchOptions(b), n) })
 	}
+	b.Run("100/prefill", func(b *testing.B) {
+		o := benchOptions(b)
+		o.Prefill = true
+		benchAppend(b, o, 100)
+	})
+}
+
+func benchAppend(b *testing.B, o Options, n int) {
+	l := mustOpen(b, o)
+	in := batches(n)
+	b.ReportAllocs()
+	b.ResetTimer()
+	start, payload := cpuTime(), 0
+	for i := range b.N {
+		if err := appendWait(l, 0, in[i%len(in)]); err != nil {
+			b.Fatal(err)
+		}
+		payload += in[i%len(in)].Size()
+	}
+	report(b, b.N*n, payload, cpuTime()-start)
 }
 
 // BenchmarkRaw is the floor: the framed records, or one zstd block of them,

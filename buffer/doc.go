@@ -80,4 +80,51 @@
 //     fails, and Open refuses a lane whose newest segment needs that key before
 //     it changes anything. A new key is used from the first segment that is
 //     begun with it, and every run begins one.
+//
+// # When commits are made
+//
+// A commit is made at once when somebody waits: for a batch, a Sync, a segment
+// to be set aside, Close. Batches marked Lazy wait up to their lane's MaxDelay
+// for one, and cursors up to CursorDelay; whatever commit comes first takes all
+// of them. done is called after it in any case: what a cut takes was not
+// acknowledged, and whoever marks a batch Lazy can lose MaxDelay of it.
+//
+// # Writing ahead
+//
+// With Options.Prefill the part of the active segment behind the last page that
+// the newest commit knows of is overwritten with zeros when bbolt has extended
+// the file. The page number up to which pages are used only grows, so that the
+// older meta page knows of none there either; the committer alone writes, and
+// no transaction is open then. A cut leaves zeros or nothing where no page is,
+// and bbolt writes a page whole before a meta page refers to it. The zeros are
+// synced with the next commit, before its meta page.
+//
+// # A directory that goes and comes back
+//
+// Before each round, before a segment or the reserve is made, before each read
+// and after a commit that failed, the path must lead to the directory and the
+// lock file that were opened, by device and inode. When it does not, nothing is
+// written, deleted, set aside or reported lost: every file is closed, and
+// appends and reads fail with ErrGone. The seqs, cursors and losses stay in
+// memory. It is the queue again when its lanes have segments of the same
+// generation (an empty queue, when it is the very directory). It is then locked
+// and every lane is opened as by Open; the next seq is the larger of memory and
+// disk, so that none is given twice and a commit whose outcome was not known
+// counts as queued. The cursors and losses of memory are newer and are written
+// by the next commit; until then no segment is deleted. Records that an older
+// copy lacks are reported as a loss. On a device that was pulled out and is
+// still mounted reads fault: what cannot be read while the lock file cannot be
+// written is treated in the same way. Between a check and what it allows the
+// directory may still go: what is then written by name fails or is an empty
+// segment of ours, and is not acknowledged as stored before its sync.
+//
+// # bbolt and panics
+//
+// Every call into bbolt runs under recover with page faults as panics. Two
+// cases need more. After a failed commit bbolt follows every page of the file
+// in a goroutine of its own, where a panic ends the process: such a commit is
+// left before that, by a panic out of the log line that bbolt writes first
+// (transact.go), and rolled back in memory. bbolt reads the meta pages with its
+// locks held: after a page fault there the file is closed under it and it is
+// not called again (segment.begin).
 package buffer

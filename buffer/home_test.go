@@ -1,7 +1,6 @@
 package buffer
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -208,7 +207,8 @@ func TestGoneDuringCommit(t *testing.T) {
 	for _, cause := range []error{syscall.EIO, syscall.ENOSPC} {
 		b := &blocker{}
 		l, c, dir := goneQueue(t, b.fault)
-		c.Release(1, 51, Released{Sent: 50}) // with nothing waiting a full disk would make room here
+		c.Release(0, 2001, Released{Sent: 1980}) // of what is released a full disk would make room
+		had := l.lanes[0].segments()
 		b.on = func(op, _ string) error {
 			if op != "sync" {
 				return nil
@@ -221,15 +221,12 @@ func TestGoneDuringCommit(t *testing.T) {
 			t.Fatalf("append: %v", err)
 		}
 		expectGone(t, l, c, "no such file")
-		move(t, dir+".away", dir)
-		c.l.lanes[1].mu.RLock()
-		n := len(c.l.lanes[1].segs)
-		c.l.lanes[1].mu.RUnlock()
-		if n != 1 {
-			t.Fatalf("%d segments in lane b", n)
+		if n := l.lanes[0].segments(); n != had {
+			t.Fatalf("%d segments, had %d", n, had)
 		}
+		move(t, dir+".away", dir)
 		fill(t, l, lot{0, 3002, 10, 10, 100})
-		if r := drain(t, c, 0, 100); r.got != 2991 || len(r.losses) != 0 {
+		if r := drain(t, c, 0, 100); r.got != 1011 || len(r.losses) != 0 {
 			t.Fatalf("%+v", r)
 		}
 		balanced(t, c)
@@ -282,7 +279,95 @@ func TestGoneFreshQueue(t *testing.T) {
 		t.Fatal(err)
 	}
 	move(t, dir+".away", dir)
+	l.Forget([]string{"x"})
+	if err := l.Stats().Err; err != nil {
+		t.Fatalf("state %v", err)
+	}
 	fill(t, l, lot{0, 1, 10, 10, 100})
+}
+
+// TestGoneWithinRound: no segment is begun in what is in the queue's place
+// since the round began.
+func TestGoneWithinRound(t *testing.T) {
+	dir := filepath.Join(fastDir(t), "q")
+	b := &blocker{}
+	o := small(dir)
+	o.Lanes[0].MaxDelay = time.Hour
+	l, err := open(o, b.fault)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mustClose(t, l)
+	fill(t, l, lot{0, 1, 10, 10, 100})
+	b.on = func(op, _ string) error {
+		if op == "commit" {
+			b.on = nil
+			move(t, dir, dir+".away")
+			return os.Mkdir(dir, 0o700)
+		}
+		return nil
+	}
+	first := make(chan error, 1)
+	lazily(l, 0, 11, func(err error) { first <- err }) // goes with the next
+	if err := appendOne(l, 1, 1); !errors.Is(err, ErrGone) {
+		t.Fatalf("append: %v", err)
+	}
+	if err := <-first; err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(dir); err != nil {
+		t.Fatal(err)
+	}
+	move(t, dir+".away", dir)
+	fill(t, l, lot{0, 12, 1, 1, 100})
+	if r := drain(t, mustCursor(t, l, "x"), 0, 100); r.got != 12 || len(r.losses) != 0 {
+		t.Fatalf("%+v", r)
+	}
+}
+
+// TestOlderCopy: with a copy made before the last release in its place the
+// cursors are written again: segments are deleted only below what is on disk.
+func TestOlderCopy(t *testing.T) {
+	l, c, dir := goneQueue(t, nil)
+	if err := os.CopyFS(dir+".copy", os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	mustSync(t, c)
+	move(t, dir, dir+".away")
+	move(t, dir+".copy", dir)
+	l.Forget([]string{"x"}) // any request
+	mustClose(t, l)
+	l = mustOpen(t, l.o)
+	c = mustCursor(t, l, "x")
+	expectBack(t, l, c, 3000)
+}
+
+// TestDeviceGoneInCommit: a commit that fails on a device which answers
+// nothing any more does not move the lane's next seq.
+func TestDeviceGoneInCommit(t *testing.T) {
+	b := &blocker{}
+	l, c, _ := goneQueue(t, b.fault)
+	var kept []byte
+	var name string
+	b.on = func(op, path string) (err error) {
+		switch op {
+		case "sync":
+			if kept, err = os.ReadFile(path); err != nil {
+				return err
+			}
+			name = path
+			return errors.Join(syscall.EIO, os.Truncate(path, pageBytes))
+		case "probe":
+			return syscall.EIO
+		}
+		return nil
+	}
+	if err := appendOne(l, 0, 3001); !errors.Is(err, ErrGone) || !errors.Is(err, syscall.EIO) {
+		t.Fatalf("append: %v", err)
+	}
+	overwrite(t, name, 0, kept)
+	b.on = nil
+	expectBack(t, l, c, 3001)
 }
 
 // TestLockDeleted: the lock is taken again.
@@ -312,84 +397,4 @@ func TestTakenMeanwhile(t *testing.T) {
 	fill(t, other, lot{0, 3001, 10, 10, 100})
 	mustClose(t, other)
 	expectBack(t, l, c, 3010)
-}
-
-// TestDeviceGone: a device that was pulled out and is still mounted: what
-// cannot be read while nothing can be written is not damage.
-func TestDeviceGone(t *testing.T) {
-	b := &blocker{}
-	l, c, dir := goneQueue(t, b.fault)
-	b.on = func(op, _ string) error {
-		if op == "probe" {
-			return syscall.EIO
-		}
-		return nil
-	}
-	at := listing(t, dir)
-	var kept [][]byte
-	for _, name := range segmentFiles(t, dir, "a") { // bytes that are not there: as a page fault
-		p, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		kept = append(kept, p)
-		if err := os.Truncate(name, pageBytes); err != nil {
-			t.Fatal(err)
-		}
-	}
-	var ch Chunk
-	for range 2 {
-		if err := c.Read(0, Limit{Records: 10, Bytes: 1 << 20}, &ch); !errors.Is(err, ErrGone) || !errors.Is(err, syscall.EIO) || ch.Loss != nil {
-			t.Fatalf("read: %v, %+v", err, ch.Loss)
-		}
-	}
-	if err := appendOne(l, 1, 1); !errors.Is(err, ErrGone) {
-		t.Fatalf("append: %v", err)
-	}
-	for i, name := range segmentFiles(t, dir, "a") {
-		overwrite(t, name, 0, kept[i])
-	}
-	if got := listing(t, dir); strings.Count(got, "\n") != strings.Count(at, "\n") {
-		t.Fatalf("files were made or deleted:\n%s\n%s", at, got)
-	}
-	b.on = nil
-	expectBack(t, l, c, 3000)
-}
-
-// TestFailedCommitFollowsNoPages: after a commit that fails bbolt would follow
-// every page in a goroutine, where one that cannot be read ends the process.
-func TestFailedCommitFollowsNoPages(t *testing.T) {
-	o := small(fastDir(t))
-	o.SegmentBytes = 4 << 20
-	l := mustOpen(t, o)
-	c := mustCursor(t, l, "x")
-	fill(t, l, lot{0, 1, 3000, 100, 100})
-	s := l.lanes[0].active
-	bad := make([]byte, pageBytes)
-	for i := range bad {
-		bad[i] = 0xff
-	}
-	old := make([]byte, pageBytes)
-	f, err := os.Open(s.path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	const page = 30
-	if _, err := f.ReadAt(old, page*pageBytes); err != nil || binary.NativeEndian.Uint64(old) != page {
-		t.Fatal(err, "not a page of the tree")
-	}
-	overwrite(t, s.path, page*pageBytes, bad)
-	if err := s.file.Close(); err != nil { // every write fails
-		t.Fatal(err)
-	}
-	if err := appendOne(l, 0, 3001); !errors.Is(err, os.ErrClosed) {
-		t.Fatalf("append: %v", err)
-	}
-	overwrite(t, s.path, page*pageBytes, old)
-	fill(t, l, lot{0, 3001, 10, 10, 100})
-	if r := drain(t, c, 0, 100); r.got != 3010 || len(r.losses) != 0 {
-		t.Fatalf("%+v", r)
-	}
-	balanced(t, c)
 }

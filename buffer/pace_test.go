@@ -2,6 +2,7 @@ package buffer
 
 import (
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -73,37 +74,47 @@ func TestLazyCommit(t *testing.T) {
 	dir := fastDir(t)
 	synctest.Test(t, func(t *testing.T) {
 		l := lazyLog(t, dir)
-		var at []time.Duration
+		var mu sync.Mutex // guards answers
+		var answers []time.Duration
 		start := time.Now()
 		done := func(err error) {
+			mu.Lock()
+			defer mu.Unlock()
 			if err != nil {
 				t.Error(err)
 			}
-			at = append(at, time.Since(start))
+			answers = append(answers, time.Since(start))
+		}
+		take := func() []time.Duration {
+			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
+			return slices.Clone(answers)
 		}
 		for n := range uint64(25) { // twelve in a delay
 			lazily(l, 0, n+1, done)
 			time.Sleep(90 * time.Millisecond)
 		}
-		synctest.Wait()
+		at := take()
 		if c := l.Stats().Commits; c != 2 || len(at) != 24 || at[11] != time.Second || at[12] != 2080*time.Millisecond {
 			t.Fatalf("%d commits, answers at %v", c, at)
 		}
 		time.Sleep(time.Hour)
-		synctest.Wait()
+		at = take()
 		if c := l.Stats().Commits; c != 3 || at[24] != 3160*time.Millisecond {
 			t.Fatalf("%d commits, answers at %v", c, at)
 		}
-		at, start = nil, time.Now()
+		mu.Lock()
+		answers, start = nil, time.Now()
+		mu.Unlock()
 		lazily(l, 1, 1, done)
 		time.Sleep(59 * time.Second)
-		synctest.Wait()
-		if len(at) != 0 {
+		if at = take(); len(at) != 0 {
 			t.Fatalf("answers at %v", at)
 		}
 		lazily(l, 0, 26, done) // a lane of a shorter delay takes it along
 		time.Sleep(time.Hour)
-		if len(at) != 2 || at[0] != time.Minute || at[1] != time.Minute {
+		if at = take(); len(at) != 2 || at[0] != time.Minute || at[1] != time.Minute {
 			t.Fatalf("answers at %v", at)
 		}
 	})
@@ -212,6 +223,7 @@ func TestDisarm(t *testing.T) {
 		lazily(l, 0, 12, func(error) { took = time.Since(start) })
 		l.kick()
 		time.Sleep(5 * time.Second)
+		synctest.Wait()
 		if took != time.Second {
 			t.Errorf("committed after %v", took)
 		}

@@ -44,7 +44,7 @@ func (l *Log) fillAhead() {
 	}
 	for _, ln := range l.lanes {
 		s := ln.active
-		if s == nil || s.file == nil || s.size.Load() == s.zeroed {
+		if s == nil || s.log == nil || s.size.Load() == s.zeroed {
 			continue
 		}
 		s.zeroed = s.size.Load()

@@ -47,8 +47,8 @@ type segment struct {
 	kept    int64        // the committer's: size of the file when dropPages last ran
 	zeroed  int64        // the committer's: size of the file when fillAhead last looked
 	mean    int64        // the committer's: bytes stored by the last commits, on average
-	log     *commitLog   // of a file open for writing
-	file    *os.File     // the same, bbolt's own; nil while closed or open for reading
+	log     *commitLog   // nil unless the file is open for writing
+	file    *os.File     // bbolt's own; nil while closed
 
 	mu    sync.Mutex // guards what follows for viewers: held while the file is opened, viewed or closed
 	db    *bolt.DB   // nil while closed; the committer's segment stays open
@@ -114,8 +114,45 @@ func (s *segment) view(fn func(*bolt.Tx) error) error {
 				return fmt.Errorf("open segment %s: %w", s.path, err)
 			}
 		}
-		return s.db.View(fn)
+		return s.read(fn)
 	})
+}
+
+// read runs fn in a read transaction. s.mu is held.
+func (s *segment) read(fn func(*bolt.Tx) error) error {
+	tx, err := s.begin(false)
+	if err != nil {
+		return err
+	}
+	return errors.Join(guard(func() error { return fn(tx) }), guard(tx.Rollback))
+}
+
+// begin starts a transaction. bbolt reads the meta pages with its locks held:
+// after a page fault there it can be neither used nor closed, and its file is
+// closed under it. Its map is then lost to the process, its file lock is not.
+func (s *segment) begin(writable bool) (tx *bolt.Tx, err error) {
+	returned := false
+	err = guard(func() (err error) {
+		tx, err = s.db.Begin(writable)
+		returned = true
+		return err
+	})
+	if !returned {
+		if writable { // a viewer holds it already
+			s.mu.Lock()
+			defer s.mu.Unlock()
+		}
+		s.forsake()
+	}
+	return tx, err
+}
+
+// forsake closes the file under bbolt. The map keeps the open file, and so its
+// lock, alive.
+func (s *segment) forsake() {
+	_ = syscall.Flock(int(s.file.Fd()), syscall.LOCK_UN)
+	_ = s.file.Close()
+	s.db, s.file, s.log = nil, nil, nil
 }
 
 // open opens the file for reading and checks its tree of pages, since bbolt
@@ -128,14 +165,30 @@ func (s *segment) open() error {
 	if st.Size() < minFileBytes {
 		return fmt.Errorf("%w: file of %d bytes", errDamaged, st.Size())
 	}
-	db, err := bolt.Open(s.path, 0o600, boltOptions(s.bytes, true))
-	if err != nil {
+	if err := s.openBolt(s.path, boltOptions(s.bytes, true)); err != nil {
 		return err
 	}
 	if err := checkTree(s.path); err != nil {
-		return errors.Join(err, db.Close())
+		return errors.Join(err, s.closeLocked())
 	}
-	s.db = db
+	return nil
+}
+
+// openBolt opens or makes the file at path.
+func (s *segment) openBolt(path string, o *bolt.Options) error {
+	var file *os.File
+	o.OpenFile = func(name string, flag int, mode os.FileMode) (f *os.File, err error) {
+		f, err = os.OpenFile(name, flag, mode)
+		file = f
+		return f, err
+	}
+	err := guard(func() (err error) { s.db, err = bolt.Open(path, 0o600, o); return err })
+	if err != nil {
+		s.db = nil
+		_ = file.Close() // after a panic bbolt has not
+		return err
+	}
+	s.file = file
 	return nil
 }
 
@@ -151,7 +204,7 @@ func (s *segment) closeLocked() error {
 		return nil
 	}
 	db := s.db
-	s.db, s.file = nil, nil
+	s.db, s.file, s.log = nil, nil, nil
 	return guard(db.Close)
 }
 
@@ -165,7 +218,7 @@ func (s *segment) end(why error) {
 
 // updateSize reads the size of the file.
 func (s *segment) updateSize() {
-	if s.file != nil {
+	if s.log != nil {
 		var st syscall.Stat_t
 		if syscall.Fstat(int(s.file.Fd()), &st) == nil {
 			s.size.Store(st.Size)

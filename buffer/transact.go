@@ -3,7 +3,6 @@ package buffer
 import (
 	"errors"
 	"fmt"
-	"os"
 	"sync/atomic"
 	"time"
 
@@ -59,16 +58,10 @@ func (s *segment) openWriting(path string) error {
 	s.log = &commitLog{}
 	o := boltOptions(s.bytes, false)
 	o.Logger = s.log
-	o.OpenFile = func(name string, flag int, mode os.FileMode) (f *os.File, err error) {
-		f, err = os.OpenFile(name, flag, mode)
-		s.file = f
-		return f, err
-	}
-	db, err := bolt.Open(path, 0o600, o)
-	if err != nil {
+	if err := s.openBolt(path, o); err != nil {
+		s.log = nil
 		return err
 	}
-	s.db = db
 	return nil
 }
 
@@ -76,30 +69,25 @@ func (s *segment) openWriting(path string) error {
 // page, sync. It returns how long the commit took. The segment was opened for
 // writing by this process.
 func (s *segment) update(fn func(*bolt.Tx) error) (took time.Duration, err error) {
-	err = guard(func() error {
-		tx, err := s.db.Begin(true)
-		if err != nil {
-			return err
-		}
-		if err := guard(func() error { return fn(tx) }); err != nil {
-			return s.abandon(tx, err)
-		}
-		start := time.Now()
-		s.log.armed.Store(true)
-		err = guard(tx.Commit)
-		s.log.armed.Store(false)
-		took = time.Since(start)
-		if err != nil {
-			return s.abandon(tx, err)
-		}
-		return nil
-	})
-	return took, err
+	tx, err := s.begin(true)
+	if err != nil {
+		return 0, err
+	}
+	if err := guard(func() error { return fn(tx) }); err != nil {
+		return 0, s.abandon(tx, err)
+	}
+	start := time.Now()
+	s.log.armed.Store(true)
+	err = guard(tx.Commit)
+	s.log.armed.Store(false)
+	if took = time.Since(start); err != nil {
+		return took, s.abandon(tx, err)
+	}
+	return took, nil
 }
 
 // abandon rolls a transaction back without reading the file and returns cause.
-// When even that fails the file is closed under bbolt, which would wait for
-// the transaction for ever: its map is lost to the process, its lock is not.
+// When even that fails bbolt would wait for the transaction for ever.
 func (s *segment) abandon(tx *bolt.Tx, cause error) error {
 	err := guard(tx.Rollback)
 	if err == nil || errors.Is(err, bolterrors.ErrTxClosed) {
@@ -107,7 +95,6 @@ func (s *segment) abandon(tx *bolt.Tx, cause error) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	err = errors.Join(cause, err, s.file.Close())
-	s.db, s.file = nil, nil
-	return err
+	s.forsake()
+	return errors.Join(cause, err)
 }

@@ -199,7 +199,7 @@ func (l *Log) commitFailed(ln *lane, cause error) error {
 		return fmt.Errorf("%w (%w)", gone, cause)
 	}
 	err := ln.active.view(readBack)
-	if known := classify(cause); known != nil && err == nil && end == ln.next && ln.active.file != nil {
+	if known := classify(cause); known != nil && err == nil && end == ln.next && ln.active.log != nil {
 		return wrapSpace("commit", cause)
 	}
 	_ = ln.active.close()
