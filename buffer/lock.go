@@ -12,7 +12,7 @@ import (
 // lockDir takes the directory for this process. On a read-only file system,
 // where nobody can write, the lock file is only opened when it exists.
 func lockDir(dir string) (*os.File, error) {
-	path := filepath.Join(dir, "lock")
+	path := filepath.Join(dir, lockName)
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if classify(err) != nil {
 		if f, err = os.Open(path); errors.Is(err, os.ErrNotExist) {
