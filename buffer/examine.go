@@ -206,6 +206,9 @@ func (ln *LaneState) list(entries []fs.DirEntry) {
 // examineSegment reads the state of a segment, its first and its last block.
 // The state of the lane is that of the newest segment that can be read.
 func (q *Queue) examineSegment(ln *LaneState, s *SegmentState) {
+	if s.Newest {
+		s.Next = strideAfter(s.First) // unless it says
+	}
 	r, err := openBlocks(q.coder, s.Path, s.First, 0)
 	if err != nil {
 		s.Err = err

@@ -283,7 +283,8 @@ func TestVerifySaysWhat(t *testing.T) {
 			tc.harm(t, dir, segmentFiles(t, dir, "a")[0])
 			before := snapshot(t, dir)
 			rep := mustVerify(t, dir)
-			if got := fmt.Sprint(rep.Damage); len(rep.Damage) == 0 || !strings.Contains(got, tc.want) || rep.Damage[0].Remedy == "" {
+			all := append(rep.Damage, rep.Notes...)
+			if got := fmt.Sprint(all); len(all) == 0 || !strings.Contains(got, tc.want) || all[0].Remedy == "" || (len(rep.Damage) > 0) == (name == "leftover") {
 				t.Fatalf("damage %s", got)
 			}
 			for f, p := range snapshot(t, dir) {

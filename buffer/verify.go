@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 )
 
@@ -19,7 +20,8 @@ type Damage struct {
 type Report struct {
 	Lanes   []LaneReport
 	Damage  []Damage
-	Bytes   int64 // read
+	Notes   []Damage // what may be tidied up; nothing is wrong
+	Bytes   int64    // read
 	Blocks  int64
 	Records int64
 	Sealed  int64 // blocks that are encrypted
@@ -48,7 +50,8 @@ const (
 	remedyRepair = "waystation queue repair brings back what can still be read; the reader reports the rest upstream as a loss"
 	remedyNewer  = "use the version of waystation that wrote it, or a newer one"
 	remedyKey    = "give the right key with --key"
-	remedyNone   = "none is needed: the loss was noted and is reported upstream"
+	remedyLook   = "waystation queue repair --deep looks for them in pages that are no longer used; the reader reports what stays missing upstream as a loss"
+	remedyKept   = "delete it when it is not needed for an inquiry"
 	remedyAside  = "waystation queue repair brings back what can still be read of it; delete it when it is not needed"
 	remedyStart  = "the gateway removes it when it needs the name, waystation queue repair at once"
 )
@@ -104,6 +107,9 @@ func (v *verifier) lane(ln *LaneState) {
 		v.at.Segments++
 		d := Damage{Lane: ln.Dir, Segment: s.Path}
 		switch {
+		case s.Aside && slices.ContainsFunc(ln.Segments, func(o SegmentState) bool { return !o.Aside && o.First == s.First }):
+			d.Reason, d.Remedy = "the damaged original of a segment that was rebuilt", remedyKept
+			v.rep.Notes = append(v.rep.Notes, d)
 		case s.Aside:
 			d.Reason, d.Remedy = "set aside as damaged before", remedyAside
 			v.found(d)
@@ -120,7 +126,7 @@ func (v *verifier) lane(ln *LaneState) {
 	}
 	if tmp := ln.path + string(os.PathSeparator) + newName; !v.q.InUse {
 		if _, err := os.Stat(tmp); err == nil {
-			v.found(Damage{Lane: ln.Dir, Segment: tmp, Reason: "left over from a write that was interrupted; nothing is missing", Remedy: remedyStart})
+			v.rep.Notes = append(v.rep.Notes, Damage{Lane: ln.Dir, Segment: tmp, Reason: "left over from a write that was interrupted; nothing is missing", Remedy: remedyStart})
 		}
 	}
 	o := ScanOptions{Lane: ln.Dir, read: func(n int64) {
@@ -141,6 +147,8 @@ func (v *verifier) run(ln *LaneState, r *Run) {
 			d.Remedy = remedyNewer
 		case r.Reason != ReasonDamaged && r.Reason != ReasonUnknown:
 			return // noted in the journal: LaneReport.Losses
+		case errors.Is(r.Err, errMissing):
+			d.Remedy = remedyLook
 		}
 		v.found(d)
 		return
