@@ -19,7 +19,8 @@ const chunkBytes = 4 << 20
 type blockSeq = iter.Seq2[found, error]
 
 // fillSegment makes a segment of blocks, complete and synced, under the name
-// of one that is being made; install gives it its own.
+// of one that is being made; install gives it its own. The next seq is at
+// least that of m, also as blocks leaves it, and the end of the last block.
 func fillSegment(dir string, m *meta, blocks blockSeq) (*segment, error) {
 	s, err := buildSegment(dir, minSegmentBytes, m, func(*bolt.Bucket) error { return nil })
 	if err != nil {
@@ -53,6 +54,7 @@ func fillSegment(dir string, m *meta, blocks blockSeq) (*segment, error) {
 		if err = e; err != nil {
 			break
 		}
+		m.next = max(m.next, h.first+h.span)
 		chunk = append(chunk, found{first: h.first, block: bytes.Clone(b.block)})
 		if size += len(b.block); size >= chunkBytes {
 			if err = flush(); err != nil {
@@ -62,6 +64,9 @@ func fillSegment(dir string, m *meta, blocks blockSeq) (*segment, error) {
 	}
 	if err == nil {
 		err = flush()
+	}
+	if err == nil {
+		err = s.db.Update(func(tx *bolt.Tx) error { return putNext(tx.Bucket([]byte(bucketMeta)), m.next) })
 	}
 	if err == nil {
 		err = s.db.Sync()
