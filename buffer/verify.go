@@ -2,9 +2,6 @@ package buffer
 
 import (
 	"errors"
-	"fmt"
-	"os"
-	"slices"
 	"time"
 )
 
@@ -72,11 +69,9 @@ func Verify(dir string, o VerifyOptions) (*Report, error) {
 			}
 		}
 	}
+	v.rep.Damage, v.rep.Notes = q.Troubles()
 	for i := range q.Lanes {
 		v.lane(&q.Lanes[i])
-	}
-	if q.Letters.Err != nil {
-		v.found(Damage{Reason: q.Letters.Err.Error(), Remedy: "the gateway sets the file aside when it starts, and begins a new one"})
 	}
 	if o.Progress != nil {
 		o.Progress(v.total, v.total)
@@ -98,37 +93,7 @@ func (v *verifier) found(d Damage) { v.rep.Damage = append(v.rep.Damage, d) }
 func (v *verifier) lane(ln *LaneState) {
 	v.rep.Lanes = append(v.rep.Lanes, LaneReport{Lane: ln.Dir, First: ln.First, Next: ln.Next, Losses: ln.Losses})
 	v.at = &v.rep.Lanes[len(v.rep.Lanes)-1]
-	if len(ln.Damaged) > 0 {
-		v.found(Damage{Lane: ln.Dir, Reason: fmt.Sprintf("state of the lane: %q fail their checksums", ln.Damaged),
-			Remedy: "none is needed: a cursor named here begins again at the oldest record, which repeats records and loses none"})
-	}
-	for i := range ln.Segments {
-		s := &ln.Segments[i]
-		v.at.Segments++
-		d := Damage{Lane: ln.Dir, Segment: s.Path}
-		switch {
-		case s.Aside && slices.ContainsFunc(ln.Segments, func(o SegmentState) bool { return !o.Aside && o.First == s.First }):
-			d.Reason, d.Remedy = "the damaged original of a segment that was rebuilt", remedyKept
-			v.rep.Notes = append(v.rep.Notes, d)
-		case s.Aside:
-			d.Reason, d.Remedy = "set aside as damaged before", remedyAside
-			v.found(d)
-		case errors.Is(s.Err, ErrNewerFormat):
-			d.Reason, d.Remedy = s.Err.Error(), remedyNewer
-			v.found(d)
-		case s.Err != nil:
-			d.Reason, d.Remedy = "state of the segment: "+s.Err.Error(), remedyRepair
-			v.found(d)
-		case s.Torn:
-			d.Reason, d.Remedy = "one of two meta pages is not valid: the last commit may be missing", remedyRepair
-			v.found(d)
-		}
-	}
-	if tmp := ln.path + string(os.PathSeparator) + newName; !v.q.InUse {
-		if _, err := os.Stat(tmp); err == nil {
-			v.rep.Notes = append(v.rep.Notes, Damage{Lane: ln.Dir, Segment: tmp, Reason: "left over from a write that was interrupted; nothing is missing", Remedy: remedyStart})
-		}
-	}
+	v.at.Segments = len(ln.Segments)
 	o := ScanOptions{Lane: ln.Dir, read: func(n int64) {
 		v.rep.Bytes += n
 		if v.o.Progress != nil {
