@@ -106,21 +106,21 @@ func (x *inspector) record(r *shown) (err error) {
 func content(r *gateway.Record) string {
 	const most = 120
 	var b strings.Builder
-	for _, v := range r.Values {
+	for i := range r.Values {
 		if b.Len() > most {
 			break
 		}
-		_, _ = fmt.Fprintf(&b, "%s=%v ", v.Name, v)
+		_, _ = fmt.Fprintf(&b, "%s=%s ", printable(r.Values[i].Name), printable(r.Values[i].String()))
 	}
 	if r.Payload != nil {
 		if utf8.Valid(r.Payload) {
 			b.WriteString(printable(string(r.Payload[:min(len(r.Payload), 4*most)])))
 		} else {
-			_, _ = fmt.Fprintf(&b, "%d bytes %x", len(r.Payload), r.Payload[:min(len(r.Payload), 24)])
+			_, _ = fmt.Fprintf(&b, "%d bytes: %x", len(r.Payload), r.Payload[:min(len(r.Payload), 24)])
 		}
 	}
 	if r.Reason != "" {
-		_, _ = fmt.Fprintf(&b, " (%s)", r.Reason)
+		_, _ = fmt.Fprintf(&b, " (%s)", printable(r.Reason))
 	}
 	s := []rune(strings.TrimSpace(b.String()))
 	if len(s) > most {

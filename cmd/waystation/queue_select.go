@@ -146,7 +146,7 @@ func laneOf(q *buffer.Queue, dir string) *buffer.LaneState {
 func (x *shown) appendJSON(dst []byte) ([]byte, error) {
 	if x.err != nil {
 		dst = append(dst, `{"undecodable":`...)
-		dst = strconv.AppendQuoteToASCII(dst, x.err.Error())
+		dst = append(dst, jsonText(x.err.Error())...)
 		dst = append(dst, `,"stored":"`...)
 		dst = base64.StdEncoding.AppendEncode(dst, x.stored)
 		dst = append(dst, '"', '}')
