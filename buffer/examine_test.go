@@ -132,6 +132,31 @@ func TestExamineNothing(t *testing.T) {
 	}
 }
 
+// keepFilling appends to lane 0, and releases all but the last thousand, until
+// it is told to finish.
+func keepFilling(l *Log, c *Cursor) (finish func() error) {
+	stop, stopped := make(chan struct{}), make(chan error, 1)
+	go func() {
+		for n := uint64(1); ; n += 40 {
+			b := &Batch{}
+			for i := range uint64(40) {
+				b.Add(record(n+i, 100))
+			}
+			err := appendWait(l, 0, b)
+			if n > 2000 && n%3 == 0 {
+				c.Release(0, n-1000, Released{Sent: n - 1000 - c.Stats()[0].Next})
+			}
+			select {
+			case <-stop:
+				stopped <- err
+				return
+			default:
+			}
+		}
+	}()
+	return func() error { close(stop); return <-stopped }
+}
+
 // TestExamineRunning examines, verifies and scans a queue that is appended to
 // and released all the time: never an error, a damage or an altered record,
 // and all that nobody has released is there.
@@ -140,28 +165,7 @@ func TestExamineRunning(t *testing.T) {
 	o.SegmentBytes = 256 << 10
 	l := mustOpen(t, o)
 	c := mustCursor(t, l, "x")
-	stop, stopped := make(chan struct{}), make(chan error, 1)
-	go func() {
-		for n := uint64(1); ; n += 40 {
-			b := &Batch{}
-			for i := range uint64(40) {
-				b.Add(record(n+i, 100))
-			}
-			if err := appendWait(l, 0, b); err != nil {
-				stopped <- err
-				return
-			}
-			if n > 2000 && n%3 == 0 {
-				c.Release(0, n-1000, Released{Sent: n - 1000 - c.Stats()[0].Next})
-			}
-			select {
-			case <-stop:
-				stopped <- nil
-				return
-			default:
-			}
-		}
-	}()
+	finish := keepFilling(l, c)
 	eventually(t, "records", func() bool { return l.Stats().Lanes[0].Next > 3000 })
 	held := false
 	for range 60 {
@@ -188,8 +192,7 @@ func TestExamineRunning(t *testing.T) {
 			t.Fatalf("%+v", rep.Damage)
 		}
 	}
-	close(stop)
-	if err := <-stopped; err != nil {
+	if err := finish(); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat("/proc/locks"); err == nil && !held {

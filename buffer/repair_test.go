@@ -56,12 +56,7 @@ func TestRepairDamage(t *testing.T) {
 	mustSync(t, mustCursor(t, l, "x"))
 	mustClose(t, l)
 	files := segmentFiles(t, master, "a")
-	firsts := make([]uint64, 0, len(files)+1)
-	for _, f := range files {
-		first, _, _ := parseSegmentName(filepath.Base(f))
-		firsts = append(firsts, first)
-	}
-	firsts = append(firsts, records+1)
+	firsts := firstsOf(files, records+1)
 	base, n := fastDir(t), 0
 	rapid.Check(t, func(t *rapid.T) {
 		n++
@@ -110,6 +105,15 @@ func TestRepairDamage(t *testing.T) {
 		}
 	})
 	t.Logf("%d queues repaired", n)
+}
+
+// firstsOf returns the first seqs of segments, and next.
+func firstsOf(files []string, next uint64) (firsts []uint64) {
+	for _, f := range files {
+		first, _, _ := parseSegmentName(filepath.Base(f))
+		firsts = append(firsts, first)
+	}
+	return append(firsts, next)
 }
 
 // TestRepairRunning: a queue that is open is left alone.
