@@ -58,9 +58,9 @@ type ArchiveLane struct {
 	Generation string        `json:"generation"` // of the seqs
 	First      uint64        `json:"first"`
 	Next       uint64        `json:"next"`
-	Records    int64         `json:"records"`
-	Bytes      int64         `json:"bytes"` // stored
-	From       time.Time     `json:"from"`  // when the first and the last block were committed
+	Records    int64         `json:"records"` // in the blocks; the first may begin before First
+	Bytes      int64         `json:"bytes"`   // stored
+	From       time.Time     `json:"from"`    // when the first and the last block were committed
 	To         time.Time     `json:"to"`
 	Sealed     bool          `json:"sealed,omitempty"` // some blocks are encrypted
 	Keys       []string      `json:"keys,omitempty"`   // ids of the keys, in hexadecimal

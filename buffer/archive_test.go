@@ -3,6 +3,7 @@ package buffer
 import (
 	"archive/tar"
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -204,4 +205,49 @@ func FuzzArchive(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestArchivePartReplaced: a part that is whole but not the one that was
+// exported is refused.
+func TestArchivePartReplaced(t *testing.T) {
+	from := ship(t, 100)
+	file, _ := archive(t, from.Dir, ArchiveOptions{})
+	whole, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := newCoder(None)
+	var forged bytes.Buffer
+	x := &exporter{tar: tar.NewWriter(&forged)}
+	for tr := tar.NewReader(bytes.NewReader(whole)); ; {
+		h, err := tr.Next()
+		if err != nil {
+			break
+		}
+		body, err := io.ReadAll(tr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasPrefix(h.Name, "b/") {
+			_, b, err := k.decode(nil, body[4:4+binary.BigEndian.Uint32(body)], scope{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.raw[len(b.raw)-1] ^= 1
+			p, err := k.encode(nil, scope{}, b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			copy(body[4:], p)
+		}
+		if err := x.file(h.Name, body); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := x.tar.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readArchive(k, &forged, func(string, ArchivePart, []byte) error { return nil }); !errors.Is(err, ErrArchive) || !strings.Contains(err.Error(), "not the one") {
+		t.Fatalf("a forged part: %v", err)
+	}
 }

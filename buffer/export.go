@@ -370,14 +370,15 @@ func (x *exporter) release() error {
 	for _, out := range x.m.Lanes {
 		i := slices.IndexFunc(x.q.Lanes, func(ln LaneState) bool { return ln.Dir == out.Dir })
 		ln := &x.q.Lanes[i]
-		m := &meta{generation: ln.scope.generation, origin: ln.Origin, first: ln.Next, next: ln.Next, cursors: map[string]position{}, journal: ln.Losses}
+		m := *ln.meta
+		m.generation, m.first, m.next, m.cursors = ln.scope.generation, ln.Next, ln.Next, map[string]position{}
 		for name, p := range ln.cursors() {
 			m.cursors[name] = p
 		}
 		for name, p := range x.tail[out.Dir] {
 			m.cursors[name] = p
 		}
-		s, err := createSegment(ln.path, minSegmentBytes, m)
+		s, err := createSegment(ln.path, minSegmentBytes, &m)
 		if err == nil {
 			err = s.close()
 		}

@@ -75,7 +75,10 @@ func (g *guestBuilder) meta() *meta {
 	m := &meta{origin: j.in.Gateway, cursors: map[string]position{}}
 	gen, _ := hex.DecodeString(j.in.Generation)
 	copy(m.generation[:], gen)
-	if j.old != nil {
+	if j.old != nil && j.old.meta != nil {
+		was := *j.old.meta // with what else it says
+		was.origin, was.generation, was.cursors = m.origin, m.generation, m.cursors
+		*m = was
 		m.journal = slices.Clone(j.old.Losses)
 		for name, p := range j.old.cursors() {
 			if j.out.Jumped > 0 {

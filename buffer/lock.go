@@ -9,6 +9,8 @@ import (
 	"syscall"
 )
 
+const lockName = "lock"
+
 // lockDir takes the directory for this process. On a read-only file system,
 // where nobody can write, the lock file is only opened when it exists.
 func lockDir(dir string) (*os.File, error) {

@@ -9,9 +9,6 @@ import (
 	"syscall"
 )
 
-// lockName is the file that the process holds that has a queue open.
-const lockName = "lock"
-
 // shelfName is the file of the dead letters.
 const shelfName = "dead-letters.db"
 

@@ -207,10 +207,13 @@ func (x *repairer) state(j *repairJob) (*meta, error) {
 			return nil, fmt.Errorf("%s: %w: %s", from.Path, r.metaE, remedyNewer)
 		}
 		if r.m != nil {
-			damaged = r.m.damaged
-			m.next, m.cursors, m.journal = r.m.next, r.m.cursors, r.m.journal
-			if m.generation == (Generation{}) {
-				m.generation = r.m.generation
+			was := *m
+			*m, damaged = *r.m, r.m.damaged
+			if m.first = j.first; was.generation != (Generation{}) {
+				m.generation = was.generation
+			}
+			if m.origin == "" {
+				m.origin = was.origin
 			}
 		}
 		r.close()
@@ -364,19 +367,17 @@ func (x *repairer) leftovers() error {
 		return err
 	}
 	for _, e := range entries {
-		tmp := filepath.Join(x.q.Dir, e.Name(), newName)
 		if _, _, ok := parseLaneDir(e.Name()); !ok || !e.IsDir() {
 			continue
 		}
-		if _, err := os.Lstat(tmp); err != nil {
-			continue
-		}
-		if !x.o.DryRun {
-			if err := os.Remove(tmp); err != nil {
-				return wrapSpace("remove what an interrupted write left", err)
+		for _, tmp := range leftovers(filepath.Join(x.q.Dir, e.Name())) {
+			if !x.o.DryRun {
+				if err := os.Remove(tmp); err != nil {
+					return wrapSpace("remove what an interrupted write left", err)
+				}
 			}
+			x.rep.Actions = append(x.rep.Actions, RepairAction{Lane: e.Name(), File: tmp, Done: "removed", Why: "left over from a write that was interrupted"})
 		}
-		x.rep.Actions = append(x.rep.Actions, RepairAction{Lane: e.Name(), File: tmp, Done: "removed", Why: "left over from a write that was interrupted"})
 	}
 	return nil
 }

@@ -144,6 +144,10 @@ func TestRepairAside(t *testing.T) {
 				c.Release(0, 1401, Released{Sent: 1400})
 			}
 			files := segmentFiles(t, o.Dir, "a")
+			second, err := os.ReadFile(files[1])
+			if err != nil {
+				t.Fatal(err)
+			}
 			mustSync(t, c)
 			mustClose(t, l)
 			keep := files[1]
@@ -151,18 +155,13 @@ func TestRepairAside(t *testing.T) {
 				if _, err := os.Stat(keep); err == nil {
 					t.Fatal("still there")
 				}
-				files = segmentFiles(t, o.Dir, "a")
-				p, err := os.ReadFile(files[0])
-				if err != nil {
-					t.Fatal(err)
-				}
-				if err := os.WriteFile(keep+".bad", p, 0o600); err != nil {
+				if err := os.WriteFile(keep+".bad", second, 0o600); err != nil {
 					t.Fatal(err)
 				}
 			} else {
 				rename(t, keep, keep+".bad")
 			}
-			rep := mustRepair(t, o.Dir, RepairOptions{})
+			rep := mustRepair(t, o.Dir, RepairOptions{Deep: true})
 			if passed {
 				if len(rep.Actions) != 1 || rep.Actions[0].Done != "nothing to do" {
 					t.Fatalf("%+v", rep.Actions)
@@ -173,7 +172,7 @@ func TestRepairAside(t *testing.T) {
 				}
 				return
 			}
-			if len(rep.Actions) != 1 || rep.Actions[0].Done != "brought back" || len(rep.Actions[0].Back) != 1 || len(rep.Actions[0].Missing) > 0 {
+			if len(rep.Actions) != 1 || rep.Actions[0].Done != "brought back" || len(rep.Actions[0].Back) != 1 || rep.Actions[0].Blocks != 5 || len(rep.Actions[0].Missing) > 0 {
 				t.Fatalf("%+v", rep.Actions)
 			}
 			l = mustOpen(t, o)

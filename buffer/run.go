@@ -134,6 +134,9 @@ func (x *laneRun) segment(pos, end uint64) error {
 		return x.hole(pos, end, err)
 	}
 	defer r.close()
+	if c := x.ln.cursors(); len(c) > 0 {
+		r.low = lowest(c)
+	}
 	if r.m == nil && errors.Is(r.metaE, ErrNewerFormat) {
 		return x.hole(pos, end, r.metaE)
 	}

@@ -24,6 +24,7 @@ type blockReader struct {
 	w     *walker
 	pos   uint64 // seq to be read next
 	end   uint64 // what is here and beyond is not read
+	low   uint64 // below it every cursor of the lane has released, as far as is known
 	tries int    // since pos last moved
 	cause error  // of what is missing at pos
 	stuck error  // why the walker stands nowhere
@@ -146,7 +147,7 @@ func (r *blockReader) next() (out found, ok bool) {
 				continue
 			}
 			out = found{first: r.pos, end: to, err: r.cause}
-			known := r.cause == nil && r.m != nil && len(r.m.cursors) > 0 && lowest(r.m.cursors) >= to
+			known := r.cause == nil && r.released() >= to
 			if r.cause == nil {
 				out.err = errMissing
 			}
@@ -159,6 +160,14 @@ func (r *blockReader) next() (out found, ok bool) {
 			}
 		}
 	}
+}
+
+// released returns the seq below which every cursor has released.
+func (r *blockReader) released() uint64 {
+	if r.m == nil || len(r.m.cursors) == 0 {
+		return r.low
+	}
+	return max(r.low, lowest(r.m.cursors))
 }
 
 // passed notes that a block was read.

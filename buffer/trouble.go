@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 )
 
 // Troubles says what is wrong with a queue as far as Examine looked, and what
@@ -26,15 +27,27 @@ func (q *Queue) Troubles() (damage, notes []Damage) {
 				notes = append(notes, d)
 			}
 		}
-		tmp := filepath.Join(ln.path, newName)
-		if _, err := os.Stat(tmp); err == nil && !q.InUse {
-			notes = append(notes, Damage{Lane: ln.Dir, Segment: tmp, Reason: "left over from a write that was interrupted; nothing is missing", Remedy: remedyStart})
+		for _, tmp := range leftovers(ln.path) {
+			if !q.InUse {
+				notes = append(notes, Damage{Lane: ln.Dir, Segment: tmp, Reason: "left over from a write that was interrupted; nothing is missing", Remedy: remedyStart})
+			}
 		}
 	}
 	if q.Letters.Err != nil {
 		damage = append(damage, Damage{Reason: q.Letters.Err.Error(), Remedy: "the gateway sets the file aside when it starts, and begins a new one"})
 	}
 	return damage, notes
+}
+
+// leftovers lists what interrupted writes left in a lane's directory.
+func leftovers(dir string) (out []string) {
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), ".tmp") && e.Type().IsRegular() {
+			out = append(out, filepath.Join(dir, e.Name()))
+		}
+	}
+	return out
 }
 
 // trouble says what is to be said of a segment, and whether it is wrong.
