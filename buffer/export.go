@@ -388,14 +388,3 @@ func (x *exporter) release() error {
 	}
 	return nil
 }
-
-// KeyID returns the id of the key that the block is encrypted with, in
-// hexadecimal; "" when it is not.
-func (r *Run) KeyID() string {
-	h, err := parseHeader(r.Stored)
-	if err != nil || h.flags&flagSealed == 0 || sealedHeader < 8 {
-		return ""
-	}
-	at := h.body - sealedHeader
-	return hex.EncodeToString(r.Stored[at : at+8])
-}

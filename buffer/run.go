@@ -1,6 +1,7 @@
 package buffer
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"time"
@@ -200,4 +201,15 @@ func codecName(c byte) string {
 		return string(S2)
 	}
 	return string(None)
+}
+
+// KeyID returns the id of the key that the block is encrypted with, in
+// hexadecimal; "" when it is not.
+func (r *Run) KeyID() string {
+	h, err := parseHeader(r.Stored)
+	if err != nil || h.flags&flagSealed == 0 || sealedHeader < 8 {
+		return ""
+	}
+	at := h.body - sealedHeader
+	return hex.EncodeToString(r.Stored[at : at+8])
 }
