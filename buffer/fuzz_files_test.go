@@ -97,7 +97,7 @@ func FuzzSalvage(f *testing.F) {
 		copy(p[int(at1%uint32(len(p))):], p1)
 		copy(p[int(at2%uint32(len(p))):], p2)
 		p = p[:min(uint64(size), uint64(len(p)))]
-		scan(t, scanned{k, of, dir}, p)
+		scan(t, scanOf{k, of, dir}, p)
 	})
 }
 
@@ -123,7 +123,7 @@ func FuzzSalvageAnything(f *testing.F) {
 		for id := range 2 {
 			setRoot(p[id*pageBytes:], root)
 		}
-		scan(t, scanned{k, of, dir}, p)
+		scan(t, scanOf{k, of, dir}, p)
 	})
 }
 
@@ -135,15 +135,15 @@ func setRoot(p []byte, root uint64) {
 	binary.NativeEndian.PutUint64(p[72:], sum.Sum64())
 }
 
-// scanned is what a fuzzed segment belongs to, and the directory for it.
-type scanned struct {
+// scanOf is what a fuzzed segment belongs to, and the directory for it.
+type scanOf struct {
 	k   *coder
 	of  scope
 	dir string
 }
 
 // scan writes p as a segment and salvages it.
-func scan(t *testing.T, x scanned, p []byte) {
+func scan(t *testing.T, x scanOf, p []byte) {
 	t.Helper()
 	path := filepath.Join(x.dir, "fuzzed.seg")
 	if err := os.WriteFile(path, p, 0o600); err != nil {

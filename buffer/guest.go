@@ -21,6 +21,10 @@ type LaneInfo struct {
 // that queue's generation and seqs. Its directory is named <lane>@<generation>.
 const guestMark = "@"
 
+// maxGuests is how many lanes of other queues one queue takes over: each costs
+// memory and a look at every commit.
+const maxGuests = 64
+
 // guestDir names the directory of a guest.
 func guestDir(lane string, g Generation) string { return lane + guestMark + g.String() }
 
@@ -55,6 +59,7 @@ func (l *Log) openRetired() error {
 	if err != nil {
 		return fmt.Errorf("open queue %s: %w", l.o.Dir, err)
 	}
+	guests := 0
 	for _, e := range entries {
 		name, g, ok := parseLaneDir(e.Name())
 		if !ok || !e.IsDir() || slices.ContainsFunc(l.o.Lanes, func(o LaneOptions) bool { return o.Name == e.Name() }) {
@@ -63,11 +68,21 @@ func (l *Log) openRetired() error {
 		if !holdsSegments(l.o.Dir, e.Name()) {
 			continue
 		}
+		if g != (Generation{}) {
+			if guests++; guests > maxGuests {
+				l.o.Log.Error("the queue holds too many lanes of other gateways: this one is left alone until one that is delivered is deleted",
+					"lane", e.Name(), "most", maxGuests)
+				continue
+			}
+		}
 		ln, err := l.openLane(e.Name())
 		if err != nil {
 			return err
 		}
 		ln.label, ln.guest, ln.retired = name, g, true
+		if len(ln.segs) > 0 && g != (Generation{}) && ln.begin == 0 {
+			ln.begin = ln.segs[0].first // what was lost before the first record came with it, to be reported
+		}
 		l.lanes = append(l.lanes, ln)
 		l.o.Log.Warn("the queue holds a lane that is not configured; it is delivered after the others",
 			"lane", ln.label, "origin", ln.origin, "waiting_to_seq", ln.next-1)

@@ -68,7 +68,7 @@ const maxSegmentRecords = 1 << 20
 // segments that it must set aside, and needs no space.
 func (l *Log) openLane(name string) (*lane, error) {
 	ln := &lane{name: name, label: name, dir: filepath.Join(l.o.Dir, name), first: firstSeq, next: firstSeq, onDisk: map[string]position{}}
-	_, ln.guest, _ = parseLaneDir(name)
+	ln.label, ln.guest, _ = parseLaneDir(name)
 	if err := makeDir(ln.dir); err != nil {
 		if _, statErr := os.Stat(ln.dir); statErr == nil || classify(err) == nil {
 			return nil, fmt.Errorf("open queue %s: %w", ln.dir, err)
@@ -144,8 +144,8 @@ func (l *Log) recoverLane(ln *lane) error {
 	ln.first = ln.segs[0].first
 	if err := ln.segs[0].view(func(tx *bolt.Tx) error {
 		k, _ := tx.Bucket([]byte(bucketBlocks)).Cursor().First()
-		if first, _, ok := splitKey(k); ok {
-			ln.first = first
+		if first, _, ok := splitKey(k); ok { // of a guest it may hold some that are not taken over
+			ln.first = max(ln.first, first)
 		}
 		return nil
 	}); err != nil {

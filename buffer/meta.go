@@ -139,7 +139,7 @@ func decodePosition(v []byte) (position, bool) {
 }
 
 // optional returns a value that need not be there.
-func (m *meta) optional(b *bolt.Bucket, key string) []byte {
+func (m *meta) optional(b metaValues, key string) []byte {
 	v := b.Get([]byte(key))
 	if v == nil {
 		return nil
@@ -161,6 +161,16 @@ func readMeta(tx *bolt.Tx) (*meta, error) {
 	if b == nil {
 		return nil, fmt.Errorf("%w: no meta bucket", errDamaged)
 	}
+	return readMetaFrom(b)
+}
+
+// metaValues is the meta bucket, read with bbolt or without.
+type metaValues interface {
+	Get(key []byte) []byte
+	ForEach(fn func(k, v []byte) error) error
+}
+
+func readMetaFrom(b metaValues) (*meta, error) {
 	f, ok := unseal(b.Get([]byte(keyFormat)))
 	if !ok || len(f) != 4 {
 		return nil, fmt.Errorf("%w: format of the segment", errDamaged)

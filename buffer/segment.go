@@ -60,13 +60,17 @@ func segmentPath(dir string, seq uint64) string {
 	return filepath.Join(dir, fmt.Sprintf("%016x%s", seq, segSuffix))
 }
 
-// parseSegmentName reads the first seq from a file name.
+// parseSegmentName reads the first seq from a file name. A segment that is set
+// aside when one of its name was before gets a number.
 func parseSegmentName(name string) (first uint64, bad, ok bool) {
-	base, isBad := strings.CutSuffix(name, badSuffix)
+	base, number, isBad := strings.Cut(name, badSuffix)
 	if !isBad {
 		if base, ok = strings.CutSuffix(name, segSuffix); !ok {
 			return 0, false, false
 		}
+	}
+	if _, err := strconv.ParseUint(strings.TrimPrefix(number, "."), 10, 16); number != "" && (err != nil || number[0] != '.') {
+		return 0, false, false
 	}
 	if len(base) != 16 {
 		return 0, false, false
