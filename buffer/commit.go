@@ -39,6 +39,8 @@ type encoded struct {
 func (l *Log) run() {
 	defer close(l.finished)
 	defer l.closeFiles()
+	defer l.abandonThin()
+	defer l.aging.Stop()
 	defer l.timer.Stop()
 	for {
 		select {
@@ -63,13 +65,14 @@ func (l *Log) last() bool {
 // round commits what waits, up to roundBytes, and answers it in order. It
 // reports whether more is waiting.
 func (l *Log) round(closing bool) bool {
+	l.takeThinned()
 	more := l.take()
 	save := l.saveDue.Swap(false) || closing
 	for i := range l.c.reqs {
 		l.prepare(&l.c.reqs[i])
 	}
 	wrote, err := l.commitLanes(save)
-	if isFull(err) && l.relieve() {
+	for isFull(err) && l.relieve() {
 		wrote, err = l.commitLanes(save)
 	}
 	if wrote && err == nil || err != nil && !errors.Is(err, ErrRecordTooLarge) {
@@ -90,6 +93,7 @@ func (l *Log) round(closing bool) bool {
 	}
 	clear(l.c.reqs)
 	l.reclaim()
+	l.watchBudgets(closing)
 	if more {
 		l.kick()
 	}
@@ -186,7 +190,7 @@ func (l *Log) commitLane(num, n int, force bool) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if err := l.makeRoom(int64(len(l.c.enc))); err != nil {
+	if err := l.makeRoom(ln, int64(len(l.c.enc))); err != nil {
 		return false, err
 	}
 	if err := l.ensureActive(ln, cursors); err != nil {

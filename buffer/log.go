@@ -41,6 +41,9 @@ type Log struct {
 	counts  counters
 	c       committer
 	reserve atomic.Int64 // size of the reserve file
+	budgets []*budget    // the queue's, then those of lanes that have one
+	thin    rewriting    // the committer's and the background's: a segment being thinned
+	aging   *time.Timer  // wakes the committer when a segment kept for replay is too old
 
 	fault func(op, path string) error // tests only: fails "commit", "sync", "create" or "reserve"
 }
@@ -66,7 +69,7 @@ func (l *Log) inject(op, path string) error {
 
 // counters of what the queue did since it was opened.
 type counters struct {
-	commits, records, payload, stored, evicted atomic.Int64
+	commits, records, payload, stored, evicted, thinned atomic.Int64
 }
 
 // Open opens or makes the queue in o.Dir. It reads only the newest segment of
@@ -105,6 +108,9 @@ func open(o Options, fault func(op, path string) error) (*Log, error) {
 		_, _ = rand.Read(l.generation[:])
 	}
 	l.findReserve()
+	l.setBudgets()
+	l.aging = time.AfterFunc(time.Hour, l.kick)
+	l.aging.Stop()
 	l.timer = time.AfterFunc(time.Hour, func() { l.armed.Store(false); l.saveDue.Store(true); l.kick() })
 	l.timer.Stop()
 	for _, ln := range l.lanes {
@@ -112,6 +118,7 @@ func open(o Options, fault func(op, path string) error) (*Log, error) {
 			l.arm()
 		}
 	}
+	l.kick() // looks at the budgets, and at the age of what is kept
 	go l.run()
 	return l, nil
 }

@@ -38,6 +38,7 @@ const (
 	segSuffix = ".seg"
 	badSuffix = ".seg.bad"
 	newName   = "new.tmp"
+	thinName  = "thin.tmp"
 )
 
 // segment is one bbolt file.
@@ -48,6 +49,7 @@ type segment struct {
 	bytes   int64        // limit, for the size of the map
 	rebuilt bool         // from what a damaged one held: not again
 	kept    int64        // the committer's: size of the file when dropPages last ran
+	brief   brief        // what its file says, read once
 
 	mu    sync.Mutex // guards what follows for viewers: held while the file is opened, viewed or closed
 	db    *bolt.DB   // nil while closed; the committer's segment stays open
