@@ -3,6 +3,7 @@ package buffer
 import (
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // budget is a limit in bytes for the files of some lanes, and what makes room
@@ -95,15 +96,75 @@ func (l *Log) makeRoom(ln *lane, n int64) error {
 	return l.fit(l.budgets[0], n)
 }
 
+// need returns what a commit of n bytes takes at most. Under Reject room stays
+// for the cursors of every lane, so that releases reach the disk.
+func (l *Log) need(b *budget, n int64) int64 {
+	need := n + n/4 + l.roomSlack()
+	if b.policy == Reject && n > 0 {
+		need += min(int64(len(b.lanes))*l.roomSlack(), b.max/8)
+	}
+	return need
+}
+
+// hasRoom reports whether b has room for records, or can make it.
+func (l *Log) hasRoom(b *budget) bool {
+	if b == nil || l.total(b)+l.need(b, 1) <= b.max {
+		return true
+	}
+	return b.policy != Reject && l.least(b)+l.need(b, 1) <= b.max
+}
+
+// noteRefused keeps in mind which lanes a budget has no room for: cursors are
+// written all the same, which must not look as if records were taken again.
+func (l *Log) noteRefused() {
+	if len(l.c.refused) != len(l.lanes) {
+		l.c.refused = make([]error, len(l.lanes))
+	}
+	for i, res := range l.c.results {
+		switch {
+		case errors.Is(res.err, errBudget):
+			l.c.refused[i] = res.err
+		case res.err != nil, res.wrote && slices.ContainsFunc(l.c.reqs, func(r request) bool { return r.lane == i && r.batch != nil && r.err == nil }):
+			l.c.refused[i] = nil
+		}
+	}
+}
+
+// stillRefused returns err, or without one why a lane has no room.
+func (l *Log) stillRefused(err error) error {
+	if err != nil {
+		return err
+	}
+	return errors.Join(l.c.refused...)
+}
+
+// readmit notes that there is room again.
+func (l *Log) readmit() {
+	was, is := false, false
+	for i, ln := range l.lanes {
+		if i >= len(l.c.refused) || l.c.refused[i] == nil {
+			continue
+		}
+		was = true
+		if l.hasRoom(ln.own) && l.hasRoom(l.budgets[0]) {
+			l.c.refused[i] = nil
+		}
+		is = is || l.c.refused[i] != nil
+	}
+	l.stateMu.Lock()
+	was = was && errors.Is(l.state, errBudget)
+	l.stateMu.Unlock()
+	if was && !is {
+		l.fail(nil)
+	}
+}
+
 // fit deletes what b's policy says until a commit of n bytes keeps b: first
 // segments that were set aside, then those kept for replay. While a segment is
 // being thinned it waits for that instead. Nothing is deleted for a commit
 // that would not fit even then.
 func (l *Log) fit(b *budget, n int64) error {
-	need := n + n/4 + l.roomSlack()
-	if b.policy == Reject && n > 0 { // room stays for the cursors of every lane, so that releases reach the disk
-		need += min(int64(len(b.lanes))*l.roomSlack(), b.max/8)
-	}
+	need := l.need(b, n)
 	if l.total(b)+need <= b.max {
 		return nil
 	}
@@ -136,6 +197,7 @@ func (l *Log) fit(b *budget, n int64) error {
 // watchBudgets says in the log when the files pass the high-water mark and
 // when they are well below it again, and starts to thin above it.
 func (l *Log) watchBudgets(closing bool) {
+	l.readmit()
 	for _, b := range l.budgets {
 		used := l.unsent(b)
 		mark := l.highWater(b)

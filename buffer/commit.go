@@ -22,6 +22,7 @@ type committer struct {
 	reqs       []request // of this round
 	again      bool      // the round is tried again, in the lanes that failed
 	results    []result  // per lane
+	refused    []error   // per lane: a budget had no room for its records, and has none since
 	raw        []byte    // framed records of the block being built
 	enc        []byte    // encoded blocks of a transaction
 	blocks     []encoded // their places in enc
@@ -75,8 +76,9 @@ func (l *Log) round(closing bool) bool {
 	for isFull(err) && l.relieve() {
 		wrote, err = l.commitLanes(save)
 	}
+	l.noteRefused()
 	if wrote && err == nil || err != nil && !errors.Is(err, ErrRecordTooLarge) {
-		l.fail(err)
+		l.fail(l.stillRefused(err))
 	}
 	if err != nil && !closing {
 		l.arm() // tries to write the cursors again, also when nobody appends

@@ -33,7 +33,7 @@ func (l *Log) takeThinned() {
 			"first_seq", r.s.first, "last_seq", r.end-1, "kept", r.kept, "of", r.had, "times", r.level+1)
 	case errors.Is(r.err, errNoGain):
 		r.s.brief.spent()
-	case isDamage(r.err) || errors.Is(r.err, ErrNoKey) || errors.Is(r.err, ErrNewerFormat):
+	case classify(r.err) == nil && isDamage(r.err) || errors.Is(r.err, ErrNoKey) || errors.Is(r.err, ErrNewerFormat):
 		r.s.brief.spent()
 		l.o.Log.Warn("a segment cannot be thinned", "segment", r.s.path, "error", r.err)
 	default:

@@ -40,6 +40,7 @@ type rewrite struct {
 	l     *Log
 	lanes []*lane // to choose from
 	room  int64   // largest size of the new file, set aside in the budget
+	coder *coder  // of its own: encoding is for one goroutine
 	stop  atomic.Bool
 	done  chan struct{}
 
@@ -118,12 +119,16 @@ func (l *Log) startThin(b *budget) bool {
 		return false
 	}
 	room := largest - largest/4
-	for l.total(l.budgets[0])+room > l.o.MaxBytes || l.total(b)+room > b.max {
-		if l.dropBad(b.lanes) == 0 && l.dropRetained(b.lanes) == 0 {
-			return false
+	for _, x := range []*budget{b, l.budgets[0]} {
+		for l.total(x)+room > x.max {
+			if l.dropBad(x.lanes) == 0 && l.dropRetained(x.lanes) == 0 {
+				return false
+			}
 		}
 	}
-	l.thin.run = &rewrite{l: l, lanes: b.lanes, room: room, done: make(chan struct{})}
+	own := *l.coder
+	own.enc = nil
+	l.thin.run = &rewrite{l: l, lanes: b.lanes, room: room, coder: &own, done: make(chan struct{})}
 	go l.thin.run.work()
 	return true
 }
@@ -272,7 +277,6 @@ func (b *block) seq(i int) uint64 {
 type thinWriter struct {
 	r      *rewrite
 	s      *segment // its file, open; path is the one it gets later
-	coder  coder    // of its own: encoding is for one goroutine
 	of     scope
 	open   bool  // b is begun
 	b      block // being filled; its span grows
@@ -292,9 +296,8 @@ func (r *rewrite) newThinWriter() (*thinWriter, error) {
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
-	w := &thinWriter{r: r, coder: *r.l.coder, of: r.l.scopeOf(r.ln), s: &segment{path: r.s.path, first: r.s.first, bytes: r.s.bytes}}
-	w.coder.enc = nil
-	return w, guard(func() (err error) {
+	w := &thinWriter{r: r, of: r.l.scopeOf(r.ln), s: &segment{path: r.s.path, first: r.s.first, bytes: r.s.bytes}}
+	err := guard(func() (err error) {
 		if w.s.db, err = bolt.Open(tmp, 0o600, boltOptions(r.s.bytes, false)); err != nil {
 			return err
 		}
@@ -309,6 +312,10 @@ func (r *rewrite) newThinWriter() (*thinWriter, error) {
 			return errors.Join(err, m.putAll(b))
 		})
 	})
+	if err != nil {
+		_ = w.s.close()
+	}
+	return w, err
 }
 
 // add takes a block, of whose records those stay that keep names.
@@ -360,7 +367,7 @@ func (w *thinWriter) begin(first uint64, when int64) {
 // flush ends the block, and stores what was encoded when it is enough.
 func (w *thinWriter) flush() (err error) {
 	from := len(w.enc)
-	if w.enc, err = w.coder.encode(w.enc, w.of, w.b); err != nil {
+	if w.enc, err = w.r.coder.encode(w.enc, w.of, w.b); err != nil {
 		return err
 	}
 	w.blocks = append(w.blocks, encoded{first: w.b.first, from: from, to: len(w.enc)})
