@@ -96,11 +96,12 @@ func (l *Log) makeRoom(ln *lane, n int64) error {
 	return l.fit(l.budgets[0], n)
 }
 
-// need returns what a commit of n bytes takes at most. Under Reject room stays
-// for the cursors of every lane, so that releases reach the disk.
+// need returns what a commit of n bytes takes at most. Where nothing may be
+// deleted for them, room stays for the cursors of every lane, so that releases
+// reach the disk.
 func (l *Log) need(b *budget, n int64) int64 {
 	need := n + n/4 + l.roomSlack()
-	if b.policy == Reject && n > 0 {
+	if (b.policy == Reject || b.policy == Thin) && n > 0 {
 		need += min(int64(len(b.lanes))*l.roomSlack(), b.max/8)
 	}
 	return need

@@ -45,7 +45,7 @@ type Log struct {
 	thin    rewriting    // the committer's and the background's: a segment being thinned
 	aging   *time.Timer  // wakes the committer when a segment kept for replay is too old
 
-	fault func(op, path string) error // tests only: fails "commit", "sync", "create" or "reserve"
+	fault func(op, path string) error // tests only: fails "commit", "sync", "create", "reserve" or "thin"; told of "await"
 }
 
 // request is one Append, or with a nil batch one Sync and what else is set.

@@ -76,6 +76,7 @@ func (l *Log) swap(r *rewrite) error {
 // awaitThin waits for the rewrite that is under way, or gives it up when the
 // queue is being closed, and takes its result.
 func (l *Log) awaitThin() {
+	_ = l.inject("await", l.o.Dir)
 	select {
 	case <-l.thin.run.done:
 	case <-l.quit:
