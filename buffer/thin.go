@@ -56,7 +56,7 @@ type rewrite struct {
 // thinMark returns the bytes above which segments are thinned, so that a
 // rewrite fits beside what is stored and appended meanwhile.
 func (l *Log) thinMark(b *budget) int64 {
-	return min(l.highWater(b), b.max-2*l.o.SegmentBytes-2*l.roomSlack())
+	return min(l.highWater(b), b.max-2*l.o.SegmentBytes-l.need(b, 1))
 }
 
 // closing reports whether Close was called.
