@@ -88,6 +88,9 @@ func (l *Log) unsent(b *budget) (n int64) {
 // makeRoom sees to it that a commit of n bytes to a lane keeps every budget,
 // or says why that cannot be.
 func (l *Log) makeRoom(ln *lane, n int64) error {
+	if n > 0 {
+		ln.lacks = n
+	}
 	if ln.own != nil {
 		if err := l.fit(ln.own, n); err != nil {
 			return err
@@ -107,12 +110,12 @@ func (l *Log) need(b *budget, n int64) int64 {
 	return need
 }
 
-// hasRoom reports whether b has room for records, or can make it.
-func (l *Log) hasRoom(b *budget) bool {
-	if b == nil || l.total(b)+l.need(b, 1) <= b.max {
+// hasRoom reports whether b has room for n bytes, or can make it.
+func (l *Log) hasRoom(b *budget, n int64) bool {
+	if b == nil || l.total(b)+l.need(b, n) <= b.max {
 		return true
 	}
-	return b.policy != Reject && l.least(b)+l.need(b, 1) <= b.max
+	return b.policy != Reject && l.least(b)+l.need(b, n) <= b.max
 }
 
 // noteRefused keeps in mind which lanes a budget has no room for: cursors are
@@ -147,7 +150,8 @@ func (l *Log) readmit() {
 			continue
 		}
 		was = true
-		if l.hasRoom(ln.own) && l.hasRoom(l.budgets[0]) {
+		n := ln.lacks
+		if l.hasRoom(ln.own, n) && l.hasRoom(l.budgets[0], n) {
 			l.c.refused[i] = nil
 		}
 		is = is || l.c.refused[i] != nil

@@ -42,6 +42,7 @@ type lane struct {
 	waited waited // when the oldest record that a cursor waits for was committed
 
 	own     *budget  // the lane's own; nil when it has none
+	lacks   int64    // the committer's: bytes of the last commit of records that was tried
 	running bool     // the lane is open: the committer knows more than the disk
 	active  *segment // the committer's: the segment being written; nil until the first append of this run
 }

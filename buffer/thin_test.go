@@ -317,12 +317,9 @@ func TestThinDoesNotStall(t *testing.T) {
 	for began := false; !began; {
 		fill(t, l, lot{0, next, 100, 100, 400})
 		next += 100
-		select {
-		case <-in:
-			began = true
-		default:
-		}
+		onCommitter(l, func() { began = l.thin.run != nil })
 	}
+	<-in
 	x := &covered{next: 1}
 	var before, ch Chunk
 	if err := c.Read(0, Limit{Records: 77, Bytes: 1 << 20}, &before); err != nil || before.Loss != nil {
@@ -358,12 +355,9 @@ func TestThinClose(t *testing.T) {
 	for began := false; !began; {
 		fill(t, l, lot{0, next, 100, 100, 400})
 		next += 100
-		select {
-		case <-in:
-			began = true
-		default:
-		}
+		onCommitter(l, func() { began = l.thin.run != nil })
 	}
+	<-in
 	closed := make(chan error)
 	go func() { closed <- l.Close(context.Background()) }()
 	goOn()
