@@ -29,6 +29,17 @@ func FuzzBlockDecode(f *testing.F) {
 		f.Add(p, true)
 	}
 	f.Add([]byte(blockMagic), true)
+	for _, seqs := range [][]uint64{{}, {4711, 4720, 4799}} {
+		var raw Batch
+		for n := range seqs {
+			raw.Add(goldenRecord(n))
+		}
+		p, err := newCoder(None).encode(nil, scope{}, block{first: 4711, count: len(seqs), span: 100, when: 1, until: 2, seqs: seqs, raw: raw.buf})
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(p, true)
+	}
 	k := newCoder(Zstd)
 	coders := []*coder{newCoder(None), newCoder(S2), k}
 	f.Fuzz(func(t *testing.T, p []byte, right bool) {
@@ -48,7 +59,7 @@ func FuzzBlockDecode(f *testing.F) {
 			return
 		}
 		first, end, ok := blockEnd(p)
-		if !ok || first != b.first || end != b.first+uint64(b.count) || b.count == 0 {
+		if !ok || first != b.first || end != b.end() || b.span < uint64(b.count) || b.seqs == nil && b.span != uint64(b.count) || b.seqs == nil && b.count == 0 {
 			t.Fatalf("block %d..%d, decoded %+v", first, end, b)
 		}
 		for _, c := range coders {
@@ -57,7 +68,7 @@ func FuzzBlockDecode(f *testing.F) {
 				t.Fatal(err)
 			}
 			_, again, err := k.decode(nil, enc, scope{})
-			if err != nil || again.first != b.first || again.count != b.count || again.when != b.when || !bytes.Equal(again.raw, b.raw) {
+			if err != nil || again.first != b.first || again.count != b.count || again.when != b.when || again.until != b.until || again.span != b.span || !slices.Equal(again.seqs, b.seqs) || !bytes.Equal(again.raw, b.raw) {
 				t.Fatalf("codec %d: %v, %+v", c.codec, err, again)
 			}
 		}
