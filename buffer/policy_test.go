@@ -347,3 +347,30 @@ func TestJournalTotals(t *testing.T) {
 		}
 	})
 }
+
+// TestRejectLoweredBudget: a queue that holds more than a budget that was
+// lowered cannot write its cursors; it deletes what they have released in
+// memory, and takes records again.
+func TestRejectLoweredBudget(t *testing.T) {
+	o := small(fastDir(t))
+	o.MaxBytes, o.Policy = 2*MinBytes, Reject
+	l := mustOpen(t, o)
+	mustCursor(t, l, "x")
+	end := fillUp(t, l, 0, 1)
+	mustClose(t, l)
+	o.MaxBytes = MinBytes
+	l = mustOpen(t, o)
+	c := mustCursor(t, l, "x")
+	if again := fillUp(t, l, 0, end); again != end {
+		t.Fatalf("%d records are taken beyond the budget", again-end)
+	}
+	if x := readAll(t, c, 0, 500); x.got != end-1 {
+		t.Fatalf("%+v of %d", x, end-1)
+	}
+	mustSync(t, c)
+	fill(t, l, lot{0, end, 1000, 50, 500})
+	if s := l.Stats(); s.Bytes > o.MaxBytes || s.Evictions != 0 || s.Err != nil {
+		t.Fatalf("%+v", s)
+	}
+	balanced(t, c)
+}
