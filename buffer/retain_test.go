@@ -152,7 +152,7 @@ func TestRetainIdle(t *testing.T) {
 	dir := fastDir(t)
 	synctest.Test(t, func(t *testing.T) {
 		o := small(dir)
-		o.Retain = Retention{For: time.Hour}
+		o.Retain, o.CursorDelay = Retention{For: time.Hour}, 100*time.Hour
 		l := mustOpen(t, o)
 		c := mustCursor(t, l, "x")
 		fill(t, l, lot{0, 1, 2000, 100, 500})
@@ -287,7 +287,7 @@ func TestOldestWaiting(t *testing.T) {
 	}
 	start := now.now()
 	for n := range uint64(20) {
-		fill(t, l, lot{0, n*100 + 1, 100, 100, 500})
+		fill(t, l, lot{0, n*100 + 1, 100, 100, 50})
 		now.add(time.Minute)
 	}
 	for n := range uint64(20) {

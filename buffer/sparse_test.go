@@ -238,3 +238,37 @@ func TestThinWithoutSpace(t *testing.T) {
 		t.Fatalf("%+v", x)
 	}
 }
+
+// TestThinOfSegmentThatWent: a rewrite of a segment that was deleted meanwhile,
+// or that Close comes before, is thrown away.
+func TestThinOfSegmentThatWent(t *testing.T) {
+	for _, closing := range []bool{false, true} {
+		l, n := twoSegments(t, fastDir(t))
+		onCommitter(l, func() {
+			ln := l.lanes[0]
+			r := &rewrite{l: l, coder: newCoder(None), done: make(chan struct{}), ln: ln, s: ln.segs[0], end: ln.segs[1].first}
+			l.o.Thin = func() Thinner { return &nth{n: 2} }
+			r.err = r.build()
+			close(r.done)
+			if r.err != nil || r.made == nil {
+				t.Errorf("build: %v", r.err)
+			}
+			l.thin.run = r
+			if closing {
+				l.abandonThin()
+			} else {
+				l.evict(ln)
+				l.takeThinned()
+			}
+		})
+		if _, err := os.Stat(l.lanes[0].dir + "/" + thinName); !errors.Is(err, os.ErrNotExist) {
+			t.Fatalf("closing %v: %v", closing, err)
+		}
+		if _, err := os.Stat(segmentPath(l.lanes[0].dir, 1)); errors.Is(err, os.ErrNotExist) == closing {
+			t.Fatalf("closing %v: first segment of %d: %v", closing, n, err)
+		}
+		if s := l.Stats(); s.Thinned != 0 || l.thin.bytes.Load() != 0 {
+			t.Fatalf("closing %v: %+v", closing, s)
+		}
+	}
+}

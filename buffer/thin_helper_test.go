@@ -67,6 +67,9 @@ func (c *covered) take(t rapid.TB, ch *Chunk, size int) Released {
 		if seq < c.next || seq >= ch.Next() || i > 0 && seq <= ch.Seq(i-1) || !bytes.Equal(rec, record(seq, size)) {
 			t.Fatalf("seq %d in chunk %d..%d: %x", seq, ch.First, ch.Next(), rec[:8])
 		}
+		if l := ch.Loss; l != nil && (seq == l.First || seq == l.Last) {
+			t.Fatalf("seq %d is there and begins or ends %+v", seq, *l)
+		}
 		rel.Sent++
 	}
 	if l := ch.Loss; l != nil {
