@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"time"
 )
 
 // A block is the unit of storage and of damage. Big-endian:
@@ -15,7 +14,8 @@ import (
 //	24 raw length u32 28 body length u32
 //	32 CRC-32C (Castagnoli) of bytes 0..31 and all after 35, u32
 //	36 version 2 only: flags u8, and for each flag in this order
-//	     sparse: span u32, the seqs from first that the block speaks for
+//	     sparse: span u32, the seqs from first that the block speaks for;
+//	       until i64, Unix ms when the last of them was committed
 //	     sealed: see crypt.go
 //	.. body: the framed records (see Batch), compressed with codec. In a sparse
 //	   block they are preceded, compressed with them, by one unsigned varint per
@@ -30,6 +30,7 @@ const (
 	blockVersion2 = 2
 	flagSparse    = 1 // some seqs of the span are not there: the block was thinned
 	flagSealed    = 2 // the body is encrypted
+	sparseHeader  = 12
 	// maxRawBlock is what a body may expand to: one largest record with its frame and seq.
 	maxRawBlock = MaxRecordBytes + 2*binary.MaxVarintLen64
 )
@@ -42,7 +43,8 @@ type block struct {
 	first uint64
 	span  uint64 // seqs it speaks for; more than count when it is sparse
 	count int
-	when  int64    // Unix ms of the commit
+	when  int64    // Unix ms of the commit; of a sparse block, of its first seq
+	until int64    // of a sparse block: Unix ms when its last seq was committed
 	seqs  []uint64 // of the records of a sparse block, else nil
 	raw   []byte   // framed records
 
@@ -64,7 +66,7 @@ type header struct {
 	codec           byte
 	count           int
 	first           uint64
-	when            int64
+	when, until     int64
 	rawLen, bodyLen int
 	flags           byte
 	span            uint64
@@ -80,7 +82,7 @@ func parseHeader(p []byte) (h header, err error) {
 	be := binary.BigEndian
 	h = header{codec: p[3], count: int(be.Uint32(p[4:])), first: be.Uint64(p[8:]), when: int64(be.Uint64(p[16:])),
 		rawLen: int(be.Uint32(p[24:])), bodyLen: int(be.Uint32(p[28:])), body: blockHeader}
-	h.span = uint64(h.count)
+	h.span, h.until = uint64(h.count), h.when
 	if p[2] > blockVersion2 || p[3] > codecZstd {
 		return h, fmt.Errorf("%w: block version %d, codec %d", ErrNewerFormat, p[2], p[3])
 	}
@@ -96,11 +98,11 @@ func parseHeader(p []byte) (h header, err error) {
 		return h, fmt.Errorf("%w: block flags %#x", ErrNewerFormat, h.flags)
 	}
 	if h.flags&flagSparse != 0 {
-		if len(p) < h.body+4 {
+		if len(p) < h.body+sparseHeader {
 			return h, fmt.Errorf("%w: header cut short", errDamaged)
 		}
-		h.span = uint64(be.Uint32(p[h.body:]))
-		h.body += 4
+		h.span, h.until = uint64(be.Uint32(p[h.body:])), int64(be.Uint64(p[h.body+4:]))
+		h.body += sparseHeader
 	}
 	if h.flags&flagSealed != 0 {
 		if h.body += sealedHeader; len(p) < h.body {
@@ -123,7 +125,7 @@ func (k *coder) encode(dst []byte, of scope, b block) ([]byte, error) {
 	if k.seals() {
 		flags |= flagSealed
 	}
-	dst = k.extend(dst, flags, b.span)
+	dst = k.extend(dst, flags, &b)
 	body, codec := len(dst), k.codec
 	dst, err := k.compress(dst, plain)
 	if err != nil {
@@ -156,13 +158,14 @@ func (k *coder) encode(dst []byte, of scope, b block) ([]byte, error) {
 
 // extend appends what version 2 puts between header and body, with room for
 // what seal fills in.
-func (k *coder) extend(dst []byte, flags byte, span uint64) []byte {
+func (k *coder) extend(dst []byte, flags byte, b *block) []byte {
 	if flags == 0 {
 		return dst
 	}
 	dst = append(dst, flags)
 	if flags&flagSparse != 0 {
-		dst = binary.BigEndian.AppendUint32(dst, uint32(span))
+		dst = binary.BigEndian.AppendUint32(dst, uint32(b.span))
+		dst = binary.BigEndian.AppendUint64(dst, uint64(b.until))
 	}
 	if flags&flagSealed != 0 {
 		var room [sealedHeader]byte
@@ -192,8 +195,18 @@ func blockEnd(p []byte) (first, end uint64, ok bool) {
 // rawLength reads the expanded length of a block from its header.
 func rawLength(p []byte) uint32 { return binary.BigEndian.Uint32(p[24:]) }
 
-// blockTime reads when a block was committed from its header.
-func blockTime(p []byte) time.Time { return fromMilli(int64(binary.BigEndian.Uint64(p[16:]))) }
+// blockTimes reads from a block's header when its first and its last seq were
+// committed, Unix ms.
+func blockTimes(p []byte) (from, to int64, ok bool) {
+	h, err := parseHeader(p)
+	return h.when, h.until, err == nil
+}
+
+// isSparse reads from a block's header whether it was thinned.
+func isSparse(p []byte) bool {
+	h, err := parseHeader(p)
+	return err == nil && h.flags&flagSparse != 0
+}
 
 // decode checks p and appends its framed records to dst; the returned block's
 // raw is within the appended part. The errors are errDamaged, errTampered,
@@ -208,7 +221,7 @@ func (k *coder) decode(dst, p []byte, of scope) ([]byte, block, error) {
 		return dst, b, err
 	}
 	body := p[h.body:]
-	b.first, b.count, b.when, b.span = h.first, h.count, h.when, h.span
+	b.first, b.count, b.when, b.until, b.span = h.first, h.count, h.when, h.until, h.span
 	if h.bodyLen != len(body) || h.rawLen > maxRawBlock || h.rawLen < 0 || b.span < uint64(b.count) || b.end() < b.first {
 		return dst, b, fmt.Errorf("%w: lengths differ", errDamaged)
 	}
@@ -259,7 +272,8 @@ func (b *block) takeSeqs() error {
 	return nil
 }
 
-// countFramed checks that b.raw holds exactly b.count framed records.
+// countFramed checks that b.raw holds exactly b.count framed records; none only
+// in a sparse block.
 func countFramed(b block) error {
 	rest, n := b.raw, 0
 	for len(rest) > 0 {
@@ -269,7 +283,7 @@ func countFramed(b block) error {
 		}
 		n++
 	}
-	if n != b.count || n == 0 {
+	if n != b.count || n == 0 && b.seqs == nil {
 		return fmt.Errorf("%w: %d records, header says %d", errDamaged, n, b.count)
 	}
 	return nil

@@ -23,6 +23,7 @@ type committer struct {
 	reqs       []request // of this round
 	again      bool      // the round is tried again, in the lanes that failed
 	results    []result  // per lane
+	refused    []error   // per lane: a budget had no room for its records, and has none since
 	raw        []byte    // framed records of the block being built
 	enc        []byte    // encoded blocks of a transaction
 	blocks     []encoded // their places in enc
@@ -39,6 +40,8 @@ type encoded struct {
 func (l *Log) run() {
 	defer close(l.finished)
 	defer l.closeFiles()
+	defer l.abandonThin()
+	defer l.aging.Stop()
 	defer l.timer.Stop()
 	for {
 		select {
@@ -69,7 +72,7 @@ func (l *Log) round(closing bool) bool {
 	save := l.saveDue.Swap(false) || closing
 	wrote, err := l.attempt(save)
 	if wrote && err == nil || err != nil && !errors.Is(err, ErrRecordTooLarge) {
-		l.fail(err)
+		l.fail(l.stillRefused(err))
 	}
 	if err != nil && !closing {
 		l.arm() // tries to write the cursors again, also when nobody appends
@@ -90,6 +93,7 @@ func (l *Log) round(closing bool) bool {
 	}
 	if !errors.Is(err, ErrGone) {
 		l.reclaim()
+		l.watchBudgets(closing)
 		l.fillAhead()
 	}
 	if more {
@@ -110,10 +114,12 @@ func (l *Log) attempt(save bool) (wrote bool, err error) {
 	if gone != nil {
 		return false, l.refuse(gone)
 	}
+	l.takeThinned()
 	wrote, err = l.commitLanes(save)
-	if isFull(err) && l.atHome() == nil && l.relieve() {
+	for isFull(err) && l.atHome() == nil && l.relieve() {
 		wrote, err = l.commitLanes(save)
 	}
+	l.noteRefused()
 	return wrote, err
 }
 
@@ -216,7 +222,7 @@ func (l *Log) commitLane(num, n int, force bool) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if err := l.makeRoom(int64(len(l.c.enc))); err != nil {
+	if err := l.makeRoom(ln, int64(len(l.c.enc))); err != nil {
 		return false, err
 	}
 	if err := l.ensureActive(ln, cursors); err != nil {

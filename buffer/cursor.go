@@ -33,7 +33,7 @@ type cursorLane struct {
 type Released struct{ Sent, Dead, Lost uint64 }
 
 // Cursor returns the cursor of that name, made at the oldest record when it is
-// new. Names are [A-Za-z0-9._-], at most 64 bytes.
+// new, but not at records that are kept only for replay. Names are [A-Za-z0-9._-], at most 64 bytes.
 func (l *Log) Cursor(name string) (*Cursor, error) {
 	if ok, _ := regexp.MatchString(`^[A-Za-z0-9._-]{1,64}$`, name); !ok {
 		return nil, fmt.Errorf("open cursor %q: a name is 1 to 64 letters, digits, dots, dashes or underlines", name)
@@ -48,7 +48,8 @@ func (l *Log) Cursor(name string) (*Cursor, error) {
 		ln.mu.RLock()
 		p, ok := ln.onDisk[name]
 		if !ok {
-			p = position{next: ln.first, from: ln.first}
+			at := l.beginning(i)
+			p = position{next: at, from: at}
 			if ln.begin != 0 { // it may have been there: report what was lost
 				p = position{next: min(ln.begin, ln.first), from: min(ln.begin, ln.first)}
 			}
@@ -219,27 +220,6 @@ func (l *Log) forget(keep map[string]bool) []string {
 		ln.mu.Unlock()
 	}
 	return slices.Sorted(maps.Keys(gone))
-}
-
-// releasedOnDisk returns the lowest seq of a lane that some cursor, on disk,
-// has not released.
-func (l *Log) releasedOnDisk(num int) uint64 {
-	ln := l.lanes[num]
-	ln.mu.RLock()
-	onDisk, stale := ln.onDisk, ln.stale
-	ln.mu.RUnlock()
-	if stale { // the cursors went with a segment: nothing is sure until they are written
-		return 0
-	}
-	low := lowest(onDisk)
-	l.curMu.RLock()
-	defer l.curMu.RUnlock()
-	for _, c := range l.cursors {
-		c.mu.Lock()
-		low = min(low, c.lanes[num].saved.next)
-		c.mu.Unlock()
-	}
-	return low
 }
 
 // noCursor is what lowest returns when there is no cursor.

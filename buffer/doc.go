@@ -9,6 +9,7 @@
 //	DIR/<lane>/<first seq>.seg    a segment: one bbolt file, the newest is the only one written
 //	DIR/<lane>/<first seq>.seg.bad  a damaged segment, kept until the budget needs its space
 //	DIR/<lane>/new.tmp            a segment being made; removed when the next one is
+//	DIR/<lane>/thin.tmp           a segment being thinned; removed when the queue is opened
 //
 // A segment has two buckets. "b" holds blocks: many records framed, compressed
 // and checksummed together, cut into pieces of 480 bytes under the key
@@ -20,7 +21,22 @@
 // says since which seq; see crypt.go. What else is in "m", and the names of
 // lanes and cursors, is never encrypted. The newest segment of a lane is never deleted
 // before another one is there, so that the next seq and the cursors survive a
-// queue that was drained and closed.
+// queue that was drained and closed. "m" also says how often the segment was
+// thinned and, with retention, below which seq everything was delivered.
+//
+// # Room
+//
+// The queue has a budget, and each lane may have one; a lane's touches only
+// that lane. When a commit does not fit, segments that were set aside go first,
+// then delivered ones that are kept for replay, then what the policy says:
+// LowestLane and Oldest delete a segment, Reject nothing, Thin has the segment
+// that was thinned least often, the oldest of these, written again with a part
+// of its records, up to six times, and then does as LowestLane. A rewrite runs
+// beside the committer from the high-water mark on, in memory for a block or
+// two and in room that is set aside for its file; at the budget itself the
+// committer waits for it. A thinned segment covers the same seqs as before in
+// sparse blocks, each reaching to the next, so that what is missing is told
+// from the blocks and needs no entry in the journal.
 //
 // # The crash argument
 //
@@ -49,6 +65,14 @@
 //     to the journal by the next commit; if the cut comes first, a reader
 //     still finds the hole (its cursor is below the first record that exists)
 //     and reports it, with the reason unknown.
+//     A thinned segment is written whole and synced under a name of its own and
+//     renamed over the old one, which only the committer does, after it has
+//     seen that the segment is still the lane's. A cut leaves the old file or
+//     the new one; both speak for the same seqs, and the new one carries the
+//     cursors, the journal and the next seq that the old one did.
+//     Delivered segments that are kept for replay lie below every cursor on
+//     disk (5); the mark of where they end is written by the commit after, and
+//     an older mark only lets a new cursor begin earlier.
 //  7. When a commit fails for another reason than a full disk its outcome is
 //     unknown (the meta page may have been written though its sync failed).
 //     Nothing is acknowledged, the segment is closed and read back, and what

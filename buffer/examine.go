@@ -258,11 +258,16 @@ func plausibleNext(first, next uint64) uint64 {
 	return next
 }
 
+// committed returns when the first and the last seq of a block were committed.
+func committed(block []byte) (from, to time.Time) {
+	first, last, _ := blockTimes(block)
+	return fromMilli(first), fromMilli(last)
+}
+
 // times reads when the first and the last block were committed.
 func (s *SegmentState) times(r *blockReader) {
 	if b, ok := r.next(); ok && b.err == nil {
-		s.From = blockTime(b.block)
-		s.To = s.From
+		s.From, s.To = committed(b.block)
 	} else if !ok {
 		return
 	}
@@ -272,7 +277,7 @@ func (s *SegmentState) times(r *blockReader) {
 			r.pos, r.tries = first, 0
 			r.place()
 			if b, ok := r.next(); ok && b.err == nil {
-				s.To = blockTime(b.block)
+				_, s.To = committed(b.block)
 			}
 			return
 		}
@@ -352,7 +357,7 @@ func (q *Queue) oldest(ln *LaneState, low uint64) {
 		r.place()
 		for b, ok := r.next(); ok && low < ln.Next && ln.Oldest.IsZero(); b, ok = r.next() {
 			if b.err == nil {
-				ln.Oldest = blockTime(b.block)
+				ln.Oldest, _ = committed(b.block)
 			}
 		}
 		r.close()

@@ -371,7 +371,7 @@ func (x *exporter) release() error {
 		i := slices.IndexFunc(x.q.Lanes, func(ln LaneState) bool { return ln.Dir == out.Dir })
 		ln := &x.q.Lanes[i]
 		m := *ln.meta
-		m.generation, m.first, m.next, m.cursors = ln.scope.generation, ln.Next, ln.Next, map[string]position{}
+		m.generation, m.first, m.next, m.thinned, m.cursors = ln.scope.generation, ln.Next, ln.Next, 0, map[string]position{}
 		for name, p := range ln.cursors() {
 			m.cursors[name] = p
 		}

@@ -36,6 +36,17 @@ func FuzzBlockDecode(f *testing.F) {
 	}
 	f.Add(sealedBlock(f, newCoder(Zstd, testKey(2)), goldenScope(), true), false) // a key that is missing
 	f.Add([]byte(blockMagic), true)
+	for _, seqs := range [][]uint64{{}, {4711, 4720, 4799}} {
+		var raw Batch
+		for n := range seqs {
+			raw.Add(goldenRecord(n))
+		}
+		p, err := newCoder(None).encode(nil, goldenScope(), block{first: 4711, count: len(seqs), span: 100, when: 1, until: 2, seqs: seqs, raw: raw.buf})
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(p, true)
+	}
 	k := newCoder(Zstd, testKey(1))
 	coders := []*coder{newCoder(None), newCoder(S2), newCoder(Zstd), newCoder(None, testKey(1)), k}
 	was := &Batch{}
@@ -65,7 +76,7 @@ func FuzzBlockDecode(f *testing.F) {
 			t.Fatalf("what nobody sealed is accepted: %+v", b)
 		}
 		first, end, ok := blockEnd(p)
-		if !ok || first != b.first || end != b.end() || b.count == 0 || b.span < uint64(b.count) {
+		if !ok || first != b.first || end != b.end() || b.span < uint64(b.count) || b.seqs == nil && b.span != uint64(b.count) || b.seqs == nil && b.count == 0 {
 			t.Fatalf("block %d..%d, decoded %+v", first, end, b)
 		}
 		for _, c := range coders {
@@ -74,7 +85,7 @@ func FuzzBlockDecode(f *testing.F) {
 				t.Fatal(err)
 			}
 			_, again, err := k.decode(nil, enc, goldenScope())
-			if err != nil || !slices.Equal(again.seqs, b.seqs) || again.first != b.first || again.count != b.count || again.when != b.when || !bytes.Equal(again.raw, b.raw) {
+			if err != nil || again.first != b.first || again.count != b.count || again.when != b.when || again.until != b.until || again.span != b.span || !slices.Equal(again.seqs, b.seqs) || !bytes.Equal(again.raw, b.raw) {
 				t.Fatalf("codec %d: %v, %+v", c.codec, err, again)
 			}
 		}

@@ -77,7 +77,7 @@ func (g *guestBuilder) meta() *meta {
 	copy(m.generation[:], gen)
 	if j.old != nil && j.old.meta != nil {
 		was := *j.old.meta // with what else it says
-		was.origin, was.generation, was.cursors = m.origin, m.generation, m.cursors
+		was.origin, was.generation, was.cursors, was.thinned = m.origin, m.generation, m.cursors, 0
 		*m = was
 		m.journal = slices.Clone(j.old.Losses)
 		for name, p := range j.old.cursors() {

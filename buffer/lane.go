@@ -34,12 +34,17 @@ type lane struct {
 	begin       uint64              // where a cursor that is not on disk begins when cursors were lost with a segment; else 0
 	stale       bool                // the journal or the cursors on disk are behind journal and onDisk
 	onDisk      map[string]position // cursors as last written; replaced, never changed
+	head        uint64              // below it lie only delivered segments kept for replay: a new cursor begins there; 0 = not known
 	quarantined int64               // segments set aside in this run
 	bad         []badFile           // segments set aside, oldest first
 
 	recentMu sync.Mutex // guards recent; taken after mu
 	recent   []*segment // old segments opened by readers, used last at the end
 
+	waited waited // when the oldest record that a cursor waits for was committed
+
+	own     *budget  // the lane's own; nil when it has none
+	lacks   int64    // the committer's: bytes of the last commit of records that was tried
 	running bool     // the lane is open: the committer knows more than the disk
 	active  *segment // the committer's: the segment being written; nil until the first append of this run
 }
@@ -81,6 +86,9 @@ func (l *Log) openLane(name string) (*lane, error) {
 	}
 	for _, e := range entries {
 		first, bad, ok := parseSegmentName(e.Name())
+		if e.Name() == thinName { // a rewrite that a crash ended
+			_ = os.Remove(filepath.Join(ln.dir, thinName))
+		}
 		if !ok {
 			continue
 		}
@@ -183,6 +191,7 @@ func (l *Log) adopt(ln *lane, s *segment, tx *bolt.Tx) error {
 	}
 	ln.next = max(ln.next, end)
 	ln.onDisk, ln.journal, ln.origin, ln.mark = m.cursors, append(m.journal, ln.journal...), m.origin, m.mark
+	ln.head = m.delivered
 	if l.generation == (Generation{}) && !strings.Contains(ln.name, guestMark) {
 		l.generation = m.generation
 	}

@@ -47,8 +47,11 @@ type Log struct {
 	base    int64     // what this process had given to block devices when the queue was opened
 	c       committer
 	reserve atomic.Int64 // size of the reserve file
+	budgets []*budget    // the queue's, then those of lanes that have one
+	thin    rewriting    // the committer's and the background's: a segment being thinned
+	aging   *time.Timer  // wakes the committer when a segment kept for replay is too old
 
-	fault func(op, path string) error // tests only: fails "commit", "sync", "create", "reserve" or "probe"
+	fault func(op, path string) error // tests only: fails "commit", "sync", "create", "reserve", "probe" or "thin"; told of "await"
 }
 
 // request is one Append, or with a nil batch one Sync and what else is set.
@@ -72,7 +75,7 @@ func (l *Log) inject(op, path string) error {
 
 // counters of what the queue did since it was opened.
 type counters struct {
-	commits, records, payload, stored, evicted atomic.Int64
+	commits, records, payload, stored, evicted, thinned atomic.Int64
 }
 
 // Open opens or makes the queue in o.Dir. It reads only the newest segment of
@@ -120,6 +123,9 @@ func open(o Options, fault func(op, path string) error) (*Log, error) {
 	}
 	l.findReserve()
 	l.base, _ = deviceBytes()
+	l.setBudgets()
+	l.aging = time.AfterFunc(time.Hour, l.kick)
+	l.aging.Stop()
 	l.timer = time.AfterFunc(time.Hour, l.kick)
 	l.timer.Stop()
 	for _, ln := range l.lanes {
@@ -127,6 +133,7 @@ func open(o Options, fault func(op, path string) error) (*Log, error) {
 			l.arm()
 		}
 	}
+	l.kick() // looks at the budgets, and at the age of what is kept
 	go l.run()
 	return l, nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"strings"
@@ -28,6 +29,8 @@ const (
 	keySealed     = "sealed"     // see mark; only where encryption is or was on
 	keyNext       = "next"       // u64, seq after the last record of the lane, written by every commit
 	keyJournal    = "journal"    // see encodeJournal
+	keyThinned    = "thinned"    // u32, how often the segment was thinned; only when it was
+	keyDelivered  = "delivered"  // u64, below it lie only segments kept for replay; only with retention
 	cursorPrefix  = "cursor:"    // + name: position, 5 × u64
 )
 
@@ -77,6 +80,8 @@ type meta struct {
 	next       uint64 // 0 when it is damaged
 	cursors    map[string]position
 	journal    []Loss
+	thinned    uint32
+	delivered  uint64
 	damaged    []string // keys whose values failed their checksum and are left out
 }
 
@@ -104,7 +109,7 @@ func (m *meta) putAll(b *bolt.Bucket) error {
 	if err := b.Put([]byte(keyFirst), seal(binary.BigEndian.AppendUint64(nil, m.first))); err != nil {
 		return err
 	}
-	if err := putNext(b, m.next); err != nil {
+	if err := errors.Join(putNext(b, m.next), m.putOptional(b)); err != nil {
 		return err
 	}
 	for name, p := range m.cursors {
@@ -113,6 +118,35 @@ func (m *meta) putAll(b *bolt.Bucket) error {
 		}
 	}
 	return b.Put([]byte(keyJournal), seal(encodeJournal(m.journal)))
+}
+
+// putOptional stores what an older version neither writes nor reads.
+func (m *meta) putOptional(b *bolt.Bucket) error {
+	if m.thinned > 0 {
+		if err := b.Put([]byte(keyThinned), seal(binary.BigEndian.AppendUint32(nil, m.thinned))); err != nil {
+			return err
+		}
+	}
+	return putDelivered(b, m.delivered)
+}
+
+// putDelivered stores below which seq everything was delivered, 0 for nothing.
+func putDelivered(b *bolt.Bucket, seq uint64) error {
+	if seq == 0 {
+		return nil
+	}
+	return b.Put([]byte(keyDelivered), seal(binary.BigEndian.AppendUint64(nil, seq)))
+}
+
+// readOptional reads what putOptional stored. Without it a segment counts as
+// not thinned, and a new cursor begins at the oldest record.
+func (m *meta) readOptional(b metaValues) {
+	if v, ok := unseal(b.Get([]byte(keyThinned))); ok && len(v) == 4 {
+		m.thinned = binary.BigEndian.Uint32(v)
+	}
+	if v, ok := unseal(b.Get([]byte(keyDelivered))); ok && len(v) == 8 {
+		m.delivered = binary.BigEndian.Uint64(v)
+	}
 }
 
 func putNext(b *bolt.Bucket, next uint64) error {
@@ -201,6 +235,7 @@ func readMetaFrom(b metaValues) (*meta, error) {
 	} else {
 		m.damaged = append(m.damaged, keyJournal)
 	}
+	m.readOptional(b)
 	return m, b.ForEach(func(k, v []byte) error {
 		name, ok := strings.CutPrefix(string(k), cursorPrefix)
 		if !ok {

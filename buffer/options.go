@@ -133,6 +133,9 @@ func (o Options) withDefaults() (Options, error) {
 	if o.HighWater == 0 {
 		o.HighWater = 80
 	}
+	if err := o.checkPolicies(); err != nil {
+		return o, fmt.Errorf("open queue %s: %w", o.Dir, err)
+	}
 	if o.SegmentBytes == 0 {
 		o.SegmentBytes = 16 << 20
 	}
@@ -141,6 +144,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	o.SegmentBytes = max(minSegmentBytes, min(o.SegmentBytes, maxSegmentBytes, o.MaxBytes/int64(4+2*len(o.Lanes))))
 	for i, ln := range o.Lanes {
+		if ln.MaxBytes > 0 {
+			o.SegmentBytes = max(minSegmentBytes, min(o.SegmentBytes, ln.MaxBytes/6))
+		}
 		if !laneName(ln.Name) {
 			return o, fmt.Errorf("open queue %s: lane name %q: use 1 to 32 of a-z 0-9 _ -", o.Dir, ln.Name)
 		}

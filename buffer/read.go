@@ -176,7 +176,7 @@ func (l *Log) gather(s *segment, pos, end uint64, ch *Chunk) (found uint64, err 
 		}
 		c := b.Cursor()
 		k, v := seekBlock(b, c, pos)
-		records, size := 0, 0
+		records, size, sparse := 0, 0, false
 		for k != nil {
 			first, piece, ok := splitKey(k)
 			if !ok || piece != 0 || len(ch.places) > 0 && first <= ch.places[len(ch.places)-1].first {
@@ -191,10 +191,11 @@ func (l *Log) gather(s *segment, pos, end uint64, ch *Chunk) (found uint64, err 
 				}
 			}
 			if _, blockEnd, ok := blockEnd(v); ok {
-				records += int(min(blockEnd-first, maxSegmentRecords)) // of a sparse block more than it has: no harm
+				records += int(min(blockEnd-first, maxSegmentRecords))
 				size += int(min(rawLength(v), maxRawBlock))
 			}
-			if len(ch.places) > 0 && (records > ch.lim.Records || size > ch.lim.Bytes) {
+			sparse = sparse || isSparse(v) // comes alone
+			if len(ch.places) > 0 && (sparse || records > ch.lim.Records || size > ch.lim.Bytes) {
 				ch.follow = first
 				break
 			}
@@ -331,8 +332,7 @@ func (c *Chunk) frameSparse(b *block, pos, end uint64) {
 	if missing == 0 {
 		return
 	}
-	when := fromMilli(b.when)
-	loss := Loss{First: pos, Last: c.next - 1, From: when, To: when, Reason: ReasonThinned, Exact: true, Missing: missing}
+	loss := Loss{First: pos, Last: c.next - 1, From: fromMilli(b.when), To: fromMilli(b.until), Reason: ReasonThinned, Exact: true, Missing: missing}
 	for _, s := range c.Seqs { // the first and the last that are missing
 		if s == loss.First {
 			loss.First++

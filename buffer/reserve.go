@@ -29,10 +29,7 @@ func (l *Log) findReserve() {
 // keepReserve makes the reserve when it is missing and the budget has room.
 // When that fails it is tried again at the next new or deleted segment.
 func (l *Log) keepReserve() {
-	total := int64(0)
-	for _, ln := range l.lanes {
-		total += ln.bytes()
-	}
+	total := l.total(l.budgets[0]) - l.reserve.Load()
 	if l.reserve.Load() == reserveBytes || total+reserveBytes+2*int64(len(l.c.enc))+l.roomSlack() > l.o.MaxBytes {
 		return
 	}
@@ -72,12 +69,17 @@ func (l *Log) dropReserve() {
 	l.reserve.Store(0)
 }
 
-// relieve makes space on a full disk: in every lane that has segments which
+// relieve makes space on a full disk, or in a budget whose policy deletes
+// nothing: it deletes the segment that was kept for replay longest, or when
+// there is none, in every lane that has segments which
 // all cursors released in memory, it deletes the reserve, begins a segment
 // that carries the cursors, and deletes the released ones. Without space even
 // for that it deletes them all the same: a crash then reports records as lost
 // that were delivered. It reports whether it deleted anything.
 func (l *Log) relieve() bool {
+	if l.dropRetained(l.lanes) > 0 {
+		return true
+	}
 	freed := false
 	for num, ln := range l.lanes {
 		cursors, _ := l.cursorsOf(num)

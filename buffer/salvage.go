@@ -134,6 +134,10 @@ func (s *salvage) item(key string, value []byte) {
 		s.m.mark = bytes.Clone(v)
 	case key == keyNext && len(v) == 8:
 		s.m.next = binary.BigEndian.Uint64(v)
+	case key == keyThinned && len(v) == 4:
+		s.m.thinned = binary.BigEndian.Uint32(v)
+	case key == keyDelivered && len(v) == 8:
+		s.m.delivered = binary.BigEndian.Uint64(v)
 	case key == keyJournal:
 		s.m.journal, _ = decodeJournal(v)
 	}
@@ -168,6 +172,7 @@ func (l *Log) rebuild(ln *lane, s *segment, newest bool) error {
 		if newest {
 			found.m.cursors, _ = l.cursorsOf(l.numberOf(ln))
 			found.m.journal = ln.losses()
+			found.m.delivered = ln.head
 		}
 	}
 	if err := l.roomBeside(ln, s.size.Load()); err != nil {
@@ -227,7 +232,7 @@ func (l *Log) roomBeside(of *lane, n int64) error {
 		if total+n+l.roomSlack() <= l.o.MaxBytes {
 			return nil
 		}
-		if l.dropBad() == 0 {
+		if l.dropBad(l.lanes) == 0 {
 			return fmt.Errorf("rebuild a segment of %d bytes: %w: %w", n, errBudget, ErrFull)
 		}
 	}

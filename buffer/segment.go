@@ -35,6 +35,7 @@ const (
 	segSuffix = ".seg"
 	badSuffix = ".seg.bad"
 	newName   = "new.tmp"
+	thinName  = "thin.tmp"
 )
 
 // segment is one bbolt file.
@@ -49,6 +50,7 @@ type segment struct {
 	mean    int64        // the committer's: bytes stored by the last commits, on average
 	log     *commitLog   // nil unless the file is open for writing
 	file    *os.File     // bbolt's own; nil while closed
+	brief   brief        // what its file says, read once
 
 	mu    sync.Mutex // guards what follows for viewers: held while the file is opened, viewed or closed
 	db    *bolt.DB   // nil while closed; the committer's segment stays open

@@ -20,7 +20,7 @@ type Stats struct {
 	Device      int64 // bytes this process gave to block devices, /proc/self/io; 0 when not known
 	CommitTimes Histogram
 	Retained    int64 // bytes of delivered segments that are kept for replay
-	HighWater   bool  // the files take more than Options.HighWater percent of the budget
+	HighWater   bool  // files not counting those and what was set aside take more than Options.HighWater percent of the budget
 	Lanes       []LaneStats
 }
 
@@ -79,6 +79,7 @@ func (l *Log) Stats() Stats {
 		s.Bytes += ls.Bytes
 		s.Lanes = append(s.Lanes, ls)
 	}
+	l.stress(&s)
 	return s
 }
 

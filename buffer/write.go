@@ -14,7 +14,7 @@ import (
 // active one is full.
 func (l *Log) ensureActive(ln *lane, cursors map[string]position) error {
 	if ln.active != nil && ln.active.size.Load() < l.o.SegmentBytes &&
-		ln.next-ln.active.first < maxSegmentRecords-2*batchRecords {
+		ln.next-ln.active.first < maxSegmentRecords-2*batchRecords && !l.ripe(ln.active) {
 		return nil
 	}
 	if err := l.rotate(ln, cursors); err != nil {
@@ -36,11 +36,12 @@ func (l *Log) rotate(ln *lane, cursors map[string]position) error {
 	if err := l.inject("create", ln.dir); err != nil {
 		return wrapSpace("begin segment", err)
 	}
-	m := &meta{generation: l.generationOf(ln), origin: ln.origin, mark: ln.mark, first: ln.next, next: ln.next, cursors: cursors, journal: ln.losses()}
+	m := &meta{generation: l.generationOf(ln), origin: ln.origin, mark: ln.mark, first: ln.next, next: ln.next, cursors: cursors, journal: ln.losses(), delivered: ln.head}
 	s, err := createSegment(ln.dir, l.o.SegmentBytes, m)
 	if err != nil {
 		return wrapSpace("begin segment", err)
 	}
+	s.brief.know(0, 0, 0)
 	ln.mu.Lock()
 	var old *segment
 	if n := len(ln.segs); n > 0 {
@@ -93,6 +94,9 @@ func (l *Log) write(ln *lane, tx *bolt.Tx, cursors map[string]position, released
 			return err
 		}
 	}
+	if err := putDelivered(m, ln.head); err != nil {
+		return err
+	}
 	if released > 0 {
 		return l.recycle(b, released)
 	}
@@ -117,10 +121,11 @@ func forgetCursors(m *bolt.Bucket, cursors map[string]position) error {
 }
 
 // announce decides up to which seq a commit may give back pages, 0 for none:
-// while a lane has one segment, what every cursor has released. A cursor that
+// while a lane has one segment, what every cursor has released. With retention
+// nothing: it is kept. A cursor that
 // is made from now on begins there.
 func (l *Log) announce(ln *lane, cursors map[string]position) uint64 {
-	if len(l.c.blocks) == 0 || len(cursors) == 0 || ln.segments() != 1 {
+	if len(l.c.blocks) == 0 || len(cursors) == 0 || ln.segments() != 1 || l.retains() {
 		return 0
 	}
 	l.curMu.Lock()
@@ -176,7 +181,12 @@ func (l *Log) committed(ln *lane, num int, end uint64, cursors map[string]positi
 	ln.stale = false
 	ln.mu.Unlock()
 	l.saved(num, cursors)
-	if len(l.c.blocks) > 0 {
+	if n := len(l.c.blocks); n > 0 {
+		from, to, _ := blockTimes(l.c.enc[l.c.blocks[0].from:])
+		if n > 1 {
+			_, to, _ = blockTimes(l.c.enc[l.c.blocks[n-1].from:])
+		}
+		ln.active.brief.extend(from, to)
 		l.notifyAll()
 	}
 }
@@ -213,6 +223,7 @@ func (l *Log) commitFailed(ln *lane, cause error) error {
 	}
 	ln.mu.Lock()
 	ln.next = max(ln.next, end)
+	ln.active.brief.forget()
 	ln.active = nil
 	ln.mu.Unlock()
 	l.notifyAll()
@@ -243,5 +254,5 @@ func classify(err error) error {
 	return nil
 }
 
-// isFull says that the disk, not the budget, has no space left.
-func isFull(err error) bool { return classify(err) == ErrFull && !errors.Is(err, errBudget) }
+// isFull says that there is no space left, on the disk or in a budget.
+func isFull(err error) bool { return classify(err) == ErrFull }

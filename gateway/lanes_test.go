@@ -302,7 +302,7 @@ func TestGatewayWithTwoLanes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dead, err := buffer.OpenShelf(buffer.ShelfOptions{Dir: t.TempDir(), MaxBytes: 1<<20})
+	dead, err := buffer.OpenShelf(buffer.ShelfOptions{Dir: t.TempDir(), MaxBytes: 1 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -108,7 +108,7 @@ func openReplayed(t *testing.T, dir string, source Source, sink Sink) (*Gateway,
 		{"away", "fake", &fakeSink{connect: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }}}}}
 	o.Queue = openQueue(t, dir, 64<<20)
 	var err error
-	if o.Dead, err = buffer.OpenShelf(buffer.ShelfOptions{Dir: dir, MaxBytes: 1<<20}); err != nil {
+	if o.Dead, err = buffer.OpenShelf(buffer.ShelfOptions{Dir: dir, MaxBytes: 1 << 20}); err != nil {
 		t.Fatal(err)
 	}
 	o.history = received{o.Queue}
