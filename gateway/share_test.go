@@ -287,3 +287,36 @@ func BenchmarkPick(b *testing.B) {
 		s.sent(1000)
 	}
 }
+
+// full says which lanes have something waiting.
+type full []bool
+
+func (f full) Waiting(lane int) bool { return f[lane] }
+
+// What a lane had while it was served in its turn, or had nothing to send, does
+// not count: neither for it nor against it.
+func TestOnlyStarvedLanesEarn(t *testing.T) {
+	waiting := full{true, false, true}
+	s := defaultShares(3)
+	send := func(n int, bytes int) (lanes [3]int) {
+		for range n {
+			lane, _, _ := s.pick(waiting)
+			lanes[lane]++
+			s.sent(bytes)
+		}
+		return lanes
+	}
+	send(1, 1<<20) // the last lane is owed 52 KiB
+	waiting[2] = false
+	send(1, 1<<20)
+	waiting[2] = true
+	if got := send(2, 1<<18); got != [3]int{2, 0, 0} { // it is owed 26 KiB, not 78
+		t.Errorf("after a pause of the last lane: %v", got)
+	}
+	waiting = full{false, true, false}
+	send(1000, 1<<20)
+	waiting = full{true, true, false}
+	if got := send(22, 1<<20); got[1] != 2 && got[1] != 3 {
+		t.Errorf("in the first batches of a flood the second lane got %v", got)
+	}
+}
