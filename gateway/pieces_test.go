@@ -12,6 +12,29 @@ import (
 	"github.com/waystation-iot/waystation/buffer"
 )
 
+// fussy is a sink that panics on some records and refuses another.
+type fussy struct {
+	poison  []string
+	refused string
+	got     []string
+	calls   int
+}
+
+func (s *fussy) send(_ context.Context, b *Batch) error {
+	s.calls++
+	e := &RefusedError{}
+	for i, it := range b.Items {
+		if slices.Contains(s.poison, it.Record.Name) {
+			panic("cannot encode " + it.Record.Name)
+		}
+		if it.Record.Name == s.refused {
+			e.Refused = append(e.Refused, Refusal{i, "too large"})
+		}
+	}
+	s.got = append(s.got, names(b)...)
+	return e
+}
+
 // A record that makes the sink panic becomes a dead letter; all others of its
 // batch arrive, in order.
 func TestPoisonRecordIsCutOut(t *testing.T) {
@@ -25,22 +48,8 @@ func TestPoisonRecordIsCutOut(t *testing.T) {
 	} {
 		t.Run(fmt.Sprint(c.n, c.poison), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				var got []string
-				calls := 0
-				f := startForwarder(&fakeSink{send: func(_ context.Context, b *Batch) error {
-					calls++
-					e := &RefusedError{}
-					for i, it := range b.Items {
-						if slices.Contains(c.poison, it.Record.Name) {
-							panic("cannot encode " + it.Record.Name)
-						}
-						if it.Record.Name == c.refused {
-							e.Refused = append(e.Refused, Refusal{i, "too large"})
-						}
-					}
-					got = append(got, names(b)...)
-					return e
-				}})
+				sink := &fussy{poison: c.poison, refused: c.refused}
+				f := startForwarder(&fakeSink{send: sink.send})
 				defer f.stop()
 				var all [][]byte
 				var want []string
@@ -52,8 +61,8 @@ func TestPoisonRecordIsCutOut(t *testing.T) {
 				}
 				f.queue.add(1, all...)
 				wait(time.Hour)
-				if !slices.Equal(got, want) {
-					t.Errorf("sent %v\nwant %v", got, want)
+				if !slices.Equal(sink.got, want) {
+					t.Errorf("sent %v\nwant %v", sink.got, want)
 				}
 				letters := map[string]string{}
 				for _, l := range f.dead.letters(t) {
@@ -69,10 +78,10 @@ func TestPoisonRecordIsCutOut(t *testing.T) {
 					dead++
 				}
 				if r := f.queue.releases(); len(r) != 1 || r[0] != (buffer.Released{Sent: uint64(c.n - dead), Dead: uint64(dead)}) || len(letters) != dead {
-					t.Errorf("released %v with %d dead letters after %d calls", r, len(letters), calls)
+					t.Errorf("released %v with %d dead letters after %d calls", r, len(letters), sink.calls)
 				}
-				if len(c.poison) == 0 && calls != 1 {
-					t.Errorf("%d calls for a batch that is well", calls)
+				if len(c.poison) == 0 && sink.calls != 1 {
+					t.Errorf("%d calls for a batch that is well", sink.calls)
 				}
 			})
 		})

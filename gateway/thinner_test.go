@@ -242,6 +242,13 @@ func TestThinnerIsBounded(t *testing.T) {
 			kept++
 		}
 	}
+	wide := NewThinner(10).(*thinner)
+	for i := range 1000 {
+		wide.Observe(i, AppendRecord(nil, &Record{Name: "x", Values: []Value{IntValue(fmt.Sprint(i), 1)}}))
+	}
+	if len(wide.slots) != thinSignals {
+		t.Errorf("a series has %d signals", len(wide.slots))
+	}
 	if len(th.states) != thinSeries || len(th.slots) != thinSlots || len(th.series) != thinSeries || kept < n/15-10 || kept > n/15+10 {
 		t.Errorf("%d series, %d signals, %d of the %d records beyond stay", len(th.states), len(th.slots), kept, n-thinSeries)
 	}
