@@ -199,13 +199,15 @@ func TestThinnerKeepsOneOfN(t *testing.T) {
 // Notices and what cannot be read stay whatever comes.
 func TestThinnerKeepsNoticesAndJunk(t *testing.T) {
 	th := NewThinner(10)
+	cutShort := AppendRecord(nil, &Record{Source: "s", Name: "x", Reason: "is cut"})
+	cutShort = cutShort[:len(cutShort)-1]
 	n := 0
 	for i := range 1000 {
 		switch i % 3 {
 		case 0:
 			th.Observe(i, AppendRecord(nil, &Record{Source: NoticeSource, Name: "queue-loss"}))
 		case 1:
-			th.Observe(i, []byte("junk"))
+			th.Observe(i, [][]byte{[]byte("junk"), cutShort, {}}[i%5%3])
 		default:
 			th.Observe(i, AppendRecord(nil, &Record{Source: "s", Name: "x"}))
 		}
