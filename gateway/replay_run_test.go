@@ -217,6 +217,34 @@ func TestReplayIsCancelled(t *testing.T) {
 	})
 }
 
+// Nothing of a replay is sent after it was cancelled, though a batch of it was
+// under way and was to be tried again.
+func TestCancelledBatchIsNotSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var away atomic.Bool
+		away.Store(true)
+		sent := 0
+		b := startReplays(t, newLaneQueue(0, 0, 0), 1000, &fakeSink{send: func(_ context.Context, b *Batch) error {
+			if away.Load() {
+				return errFake
+			}
+			sent += len(b.Items)
+			return nil
+		}})
+		defer b.stop()
+		id := b.ask(t, 1, 1000, 100)
+		wait(retryMin / 4) // the first try has failed, the second is not made
+		if err := b.store.end(id); err != nil || b.replay(id).Error == "" {
+			t.Fatalf("%v, %+v", err, b.replay(id))
+		}
+		away.Store(false)
+		wait(time.Hour)
+		if r := b.replay(id); sent != 0 || r.State != ReplayCancelled || r.Sent != 0 {
+			t.Errorf("%d sent, %+v", sent, r)
+		}
+	})
+}
+
 // What was deleted meanwhile is counted, as is a lane that is not there any
 // more; a queue that cannot be read makes the replay wait.
 func TestReplayOfWhatIsGone(t *testing.T) {

@@ -72,6 +72,9 @@ func drawRecord(t *rapid.T) Record {
 		r.Payload = fmt.Appendf(nil, `{"t": %d, "s":"a\"}b", "on":%v, "deep":{"t":[1,"]"]},"h":%d.5e0}`, value.Draw(t, "t"), rapid.Bool().Draw(t, "on"), value.Draw(t, "h"))
 	case 2:
 		r.Payload = []byte("text")
+		if rapid.Bool().Draw(t, "broken") {
+			r.Payload = fmt.Appendf(nil, `{"t": %d, "s`, value.Draw(t, "t"))
+		}
 	case 3:
 		r.Values = []Value{IntValue("i", int64(value.Draw(t, "i"))), FloatValue("f", float64(value.Draw(t, "f"))), StringValue("s", "x"), FloatValue("n", math.NaN())}
 		if rapid.IntRange(0, 9).Draw(t, "bad") == 0 {
