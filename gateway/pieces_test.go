@@ -44,7 +44,7 @@ func TestPoisonRecordIsCutOut(t *testing.T) {
 		refused string // by the far side, as others are
 	}{
 		{1, []string{"1"}, ""}, {2, []string{"2"}, ""}, {100, []string{"1"}, "2"}, {100, []string{"50"}, "51"}, {100, []string{"100"}, ""}, {100, []string{"33", "34", "80"}, "7"},
-		{40, nil, "3"},
+		{40, nil, "3"}, {40, []string{"2", "4", "6", "8", "10", "12", "14", "16", "18", "20"}, ""},
 	} {
 		t.Run(fmt.Sprint(c.n, c.poison), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -117,6 +117,25 @@ func TestBatchIsTriedWholeFirst(t *testing.T) {
 		}
 		if len(batches) != 3 || f.log.count("sent in pieces") != 1 {
 			t.Errorf("%d batches:\n%s", len(batches), f.log.buf.String())
+		}
+	})
+}
+
+// A record that was sent alone is not given up for a few panics.
+func TestSingleRecordIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		calls := 0
+		f := startForwarder(&fakeSink{send: func(context.Context, *Batch) error {
+			if calls++; calls < panicTries {
+				panic("bug")
+			}
+			return nil
+		}})
+		defer f.stop()
+		f.queue.add(1, storedRecord(1))
+		wait(time.Hour)
+		if r := f.queue.releases(); calls != panicTries || !slices.Equal(r, []buffer.Released{{Sent: 1}}) {
+			t.Errorf("%d calls, released %v", calls, r)
 		}
 	})
 }

@@ -278,6 +278,9 @@ func TestReplaySurvivesRestart(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if !strings.Contains(string(old), fmt.Sprintf(`"sent": %d,`, len(sent))) {
+			t.Fatalf("%d were sent before the stop, and the list says\n%s", len(sent), old)
+		}
 		run(0, 8*time.Second)
 		if err := os.WriteFile(list, old, 0o600); err != nil { // as a kill leaves it
 			t.Fatal(err)
