@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -144,9 +145,11 @@ func TestSingleRecordIsTriedAgain(t *testing.T) {
 // letters; when it is mended everything else arrives.
 func TestSinkThatAlwaysPanics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		broken, sent := true, 0
+		var broken atomic.Bool
+		broken.Store(true)
+		sent := 0
 		f := startForwarder(&fakeSink{send: func(_ context.Context, b *Batch) error {
-			if broken {
+			if broken.Load() {
 				panic("bug")
 			}
 			sent += len(b.Items)
@@ -160,7 +163,7 @@ func TestSinkThatAlwaysPanics(t *testing.T) {
 		if l := f.dead.letters(t); len(l) != maxGivenUp {
 			t.Errorf("%d dead letters", len(l))
 		}
-		broken = false
+		broken.Store(false)
 		wait(time.Minute)
 		if sent != 40-maxGivenUp || len(f.dead.letters(t)) != maxGivenUp {
 			t.Errorf("%d sent, %d dead letters", sent, len(f.dead.letters(t)))
