@@ -27,7 +27,13 @@ type Sink interface {
 	// confirmed and that those will never be accepted. After any other error
 	// Send is called again with the same *Batch (same pointer, same content)
 	// until it returns nil or a *RefusedError: the sink may remember which
-	// records of it are already confirmed.
+	// records of it are already confirmed. Two kinds of batches are given up
+	// instead, and another *Batch is sent next: one that makes Send panic time
+	// and again, whose records then come in pieces, each a *Batch of its own;
+	// and one that is Replayed, after some errors, whose records come again
+	// later. What was confirmed of such a batch is sent again, so a sink must
+	// take another *Batch as the end of the one before: it undoes what it can,
+	// such as a transaction that is open, and remembers nothing else of it.
 	Send(ctx context.Context, b *Batch) error
 	// Close releases what Connect opened. The sink may be connected again.
 	Close() error

@@ -80,6 +80,7 @@ type forwarder struct {
 	lost    uint64   // seqs the batch reports as lost
 	notice  int      // the item that reports them; -1 = none
 	decided bool     // the far side has what it takes of the batch; only the rest is to be kept
+	pieces  pieces   // how far the batch is sent
 	letters [][]byte // what the far side refuses for good
 	notices uint64   // of those, reports of a loss: 1 or 0
 	unread  int      // the first of letters, which could not be decoded
@@ -101,6 +102,7 @@ func (f *forwarder) run(ctx, hard context.Context) {
 		if err == nil || ctx.Err() != nil {
 			return
 		}
+		f.pieces.note(err)
 		err = fmt.Errorf("sink %s: %w", f.name, err)
 		if IsPermanent(err) {
 			f.link.end(Failed, err)
@@ -252,7 +254,7 @@ func (f *forwarder) send(hard context.Context) error {
 // it was sent first.
 func (f *forwarder) sendAgain(hard context.Context) error {
 	f.replay.try()
-	refused, err := f.deliver(hard)
+	refused, err := f.deliver(hard, f.batch)
 	if err != nil {
 		f.replay.failed(err)
 		return err
@@ -279,7 +281,7 @@ func (f *forwarder) offer(hard context.Context) error {
 	if len(f.batch.Items) == 0 {
 		return nil
 	}
-	refused, err := f.deliver(hard)
+	refused, err := f.deliverAll(hard)
 	if err != nil {
 		return err
 	}
@@ -293,9 +295,9 @@ func (f *forwarder) offer(hard context.Context) error {
 	return nil
 }
 
-// deliver sends the batch and returns what the far side refuses, each once.
-func (f *forwarder) deliver(hard context.Context) ([]Refusal, error) {
-	err := f.sink.Send(hard, f.batch)
+// deliver sends a batch and returns what the far side refuses, each once.
+func (f *forwarder) deliver(hard context.Context, b *Batch) ([]Refusal, error) {
+	err := f.sink.Send(hard, b)
 	var refused *RefusedError
 	if !errors.As(err, &refused) {
 		return nil, err
@@ -303,8 +305,8 @@ func (f *forwarder) deliver(hard context.Context) ([]Refusal, error) {
 	seen := make(map[int]bool, len(refused.Refused))
 	out := make([]Refusal, 0, len(refused.Refused))
 	for _, r := range refused.Refused {
-		if r.Index < 0 || r.Index >= len(f.batch.Items) {
-			return nil, fmt.Errorf("send batch: the sink refused record %d of %d, which is a fault in the sink", r.Index, len(f.batch.Items))
+		if r.Index < 0 || r.Index >= len(b.Items) {
+			return nil, fmt.Errorf("send batch: the sink refused record %d of %d, which is a fault in the sink", r.Index, len(b.Items))
 		}
 		if !seen[r.Index] {
 			seen[r.Index] = true

@@ -215,6 +215,10 @@ func TestReplayFiltersAndCounts(t *testing.T) {
 			return nil
 		}
 		shore.mu.Unlock()
+		if _, err := g.StartReplay(ReplayRequest{From: time.Now().Add(-99 * time.Hour), To: time.Now().Add(-98 * time.Hour), Sink: "shore"}); !errors.Is(err, ErrReplayRequest) ||
+			!strings.Contains(err.Error(), "is still stored") || len(g.Replays()) != 0 {
+			t.Errorf("a replay of nothing: %v", err)
+		}
 		all := ReplayRequest{From: time.Now().Add(-time.Hour), To: time.Now(), Rate: 10_000}
 		for want, q := range map[string]ReplayRequest{
 			"sent 2999 refused 1 skipped 0 gone 0":    {},
@@ -277,6 +281,9 @@ func TestReplaySurvivesRestart(t *testing.T) {
 		old, err := os.ReadFile(list)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if !strings.Contains(string(old), fmt.Sprintf(`"sent": %d,`, len(sent))) {
+			t.Fatalf("%d were sent before the stop, and the list says\n%s", len(sent), old)
 		}
 		run(0, 8*time.Second)
 		if err := os.WriteFile(list, old, 0o600); err != nil { // as a kill leaves it

@@ -12,10 +12,8 @@ const (
 	maxShares    = 50 // of all lanes together: one batch in two at most goes ahead of a higher lane
 )
 
-const (
-	shareQuantum = 64 << 10 // bytes a lane is owed before it gets a batch for them
-	shareCap     = 4 << 20  // bytes a lane is owed at most
-)
+// shareQuantum is how much a lane is owed before it gets a batch for it, bytes.
+const shareQuantum = 64 << 10
 
 // defaultShare is the share of a lane, of so many configured ones, for which
 // none is given. The first lane is served before all others and needs none.
@@ -155,7 +153,6 @@ func (s *shares) sent(bytes int) {
 		if i == s.by {
 			a.credit -= int64(bytes) * 100
 		}
-		a.credit = min(a.credit, 100*shareCap)
 	}
 	s.ahead = s.by != s.top
 }

@@ -72,6 +72,9 @@ func drawRecord(t *rapid.T) Record {
 		r.Payload = fmt.Appendf(nil, `{"t": %d, "s":"a\"}b", "on":%v, "deep":{"t":[1,"]"]},"h":%d.5e0}`, value.Draw(t, "t"), rapid.Bool().Draw(t, "on"), value.Draw(t, "h"))
 	case 2:
 		r.Payload = []byte("text")
+		if rapid.Bool().Draw(t, "broken") {
+			r.Payload = fmt.Appendf(nil, `{"t": %d, "s`, value.Draw(t, "t"))
+		}
 	case 3:
 		r.Values = []Value{IntValue("i", int64(value.Draw(t, "i"))), FloatValue("f", float64(value.Draw(t, "f"))), StringValue("s", "x"), FloatValue("n", math.NaN())}
 		if rapid.IntRange(0, 9).Draw(t, "bad") == 0 {
@@ -199,13 +202,15 @@ func TestThinnerKeepsOneOfN(t *testing.T) {
 // Notices and what cannot be read stay whatever comes.
 func TestThinnerKeepsNoticesAndJunk(t *testing.T) {
 	th := NewThinner(10)
+	cutShort := AppendRecord(nil, &Record{Source: "s", Name: "x", Reason: "is cut"})
+	cutShort = cutShort[:len(cutShort)-1]
 	n := 0
 	for i := range 1000 {
 		switch i % 3 {
 		case 0:
 			th.Observe(i, AppendRecord(nil, &Record{Source: NoticeSource, Name: "queue-loss"}))
 		case 1:
-			th.Observe(i, []byte("junk"))
+			th.Observe(i, [][]byte{[]byte("junk"), cutShort, {}}[i%5%3])
 		default:
 			th.Observe(i, AppendRecord(nil, &Record{Source: "s", Name: "x"}))
 		}
@@ -241,6 +246,13 @@ func TestThinnerIsBounded(t *testing.T) {
 		if k {
 			kept++
 		}
+	}
+	wide := NewThinner(10).(*thinner)
+	for i := range 1000 {
+		wide.Observe(i, AppendRecord(nil, &Record{Name: "x", Values: []Value{IntValue(fmt.Sprint(i), 1)}}))
+	}
+	if len(wide.slots) != thinSignals {
+		t.Errorf("a series has %d signals", len(wide.slots))
 	}
 	if len(th.states) != thinSeries || len(th.slots) != thinSlots || len(th.series) != thinSeries || kept < n/15-10 || kept > n/15+10 {
 		t.Errorf("%d series, %d signals, %d of the %d records beyond stay", len(th.states), len(th.slots), kept, n-thinSeries)

@@ -39,6 +39,12 @@ func TestOriginAndReplayHeaders(t *testing.T) {
 				t.Errorf("headers say %q, want %q", says, want)
 			}
 		}
+		r.deliver(&gateway.Batch{Lane: b.Lane, LaneName: b.LaneName, Gateway: b.Gateway, Generation: "g9", Items: r.batch(1, 1).Items})
+		for _, rec := range r.read(topic) {
+			if head(rec, "generation") == "g9" && head(rec, "replayed") != "" {
+				t.Errorf("a live record after a batch of %q is called replayed", want)
+			}
+		}
 	}
 }
 
