@@ -45,10 +45,10 @@ LAB := $(BIN)/waystation-lab
 lab: ## our queue beside others, small; buffer/lab/README.md has the runs that count
 	@mkdir -p $(BIN)
 	cd buffer/lab && $(GO) build -trimpath -o ../../$(LAB) .
-	$(LAB) bench -n 20000 -rounds 3
-	$(LAB) steady -fast -span 200s -rounds 1 -only raw,raw-pre,raw-zstd,waystation,waystation-prefill,bb-key,tidwall,sqlite
-	$(LAB) group -span 1s -rounds 3
-	$(LAB) open -n 200000 -rounds 3
+	$(LAB) bench -dir $(BIN)/lab-data -n 20000 -rounds 3
+	$(LAB) steady -dir $(BIN)/lab-data -fast -span 200s -rounds 1 -only raw,raw-pre,raw-zstd,waystation,waystation-prefill,bb-key,tidwall,sqlite
+	$(LAB) group -dir $(BIN)/lab-data -span 1s -rounds 3
+	$(LAB) open -dir $(BIN)/lab-data -n 200000 -rounds 3
 	@rm -rf $(BIN)/lab-data
 
 fuzz: ## fuzz every parser and on-disk format; FUZZTIME=30s each
