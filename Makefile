@@ -3,7 +3,7 @@
 GO     ?= go
 BIN    := bin
 
-.PHONY: help build demo test lint interop bench fuzz arm docs clean
+.PHONY: help build demo test soak lint interop bench lab fuzz arm docs clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -20,11 +20,16 @@ test: ## every hermetic test, with the race detector; a few minutes
 	@.ci/need-cc
 	$(GO) test -race -count=1 -timeout 15m ./...
 
-lint: ## gofmt, go vet, staticcheck
+soak: ## the long proofs of the queue: 1,000 kills, 1,000 damaged copies, 1,000 power cuts of each kind, …
+	.ci/soak
+
+lint: ## gofmt, go vet, staticcheck; also of the lab, a module of its own
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo 'run: gofmt -w .'; exit 1; }
 	$(GO) vet ./...
 	$(GO) vet -tags 'interop bench' ./...
 	$(GO) tool staticcheck -tags 'interop bench' ./...
+	cd buffer/lab && $(GO) vet ./...
+	staticcheck=$$($(GO) tool -n staticcheck) && cd buffer/lab && "$$staticcheck" ./...
 
 interop: ## real mosquitto, Apache Kafka and kcat; installs them
 	.ci/interop-deps
@@ -34,6 +39,17 @@ bench: ## benchmarks, in the form benchstat reads; COUNT=n runs each n times
 	.ci/interop-deps
 	$(GO) test -run '^$$' -bench . -benchmem -count $(or $(COUNT),1) ./buffer ./gateway/... ./adapters/...
 	$(GO) test -tags bench -run '^$$' -bench . -benchtime 300000x -count $(or $(COUNT),1) -timeout 60m ./cmd/waystation
+
+LAB := $(BIN)/waystation-lab
+
+lab: ## our queue beside others, small; buffer/lab/README.md has the runs that count
+	@mkdir -p $(BIN)
+	cd buffer/lab && $(GO) build -trimpath -o ../../$(LAB) .
+	$(LAB) bench -dir $(BIN)/lab-data -n 20000 -rounds 3
+	$(LAB) steady -dir $(BIN)/lab-data -fast -span 200s -rounds 1 -only raw,raw-pre,raw-zstd,waystation,waystation-prefill,bb-key,tidwall,sqlite
+	$(LAB) group -dir $(BIN)/lab-data -span 1s -rounds 3
+	$(LAB) open -dir $(BIN)/lab-data -n 200000 -rounds 3
+	@rm -rf $(BIN)/lab-data
 
 fuzz: ## fuzz every parser and on-disk format; FUZZTIME=30s each
 	.ci/fuzz $(or $(FUZZTIME),30s)

@@ -1,196 +1,305 @@
 package buffer
 
 import (
+	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"maps"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
-
-	"pgregory.net/rapid"
+	"time"
 )
 
-// harm changes a file in one of the ways of bad storage.
-func harm(t *rapid.T, path string) {
-	p, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	size := int64(len(p))
-	var from, to int64
-	if size < pageBytes { // cut short before
-		return
-	}
-	at := rapid.Int64Range(0, size-1).Draw(t, "at")
-	switch rapid.SampledFrom([]string{"flip", "zero page", "garbage", "truncate", "swap pages"}).Draw(t, "how") {
-	case "flip":
-		p[at] ^= 1 << rapid.IntRange(0, 7).Draw(t, "bit")
-		from = at
-	case "zero page":
-		from = at &^ (pageBytes - 1)
-		to = min(from+pageBytes, size)
-		clear(p[from:to])
-	case "garbage":
-		from, to = at, min(at+rapid.Int64Range(1, 64<<10).Draw(t, "n"), size)
-		copy(p[from:to], record(uint64(at), int(to-from)))
-	case "truncate":
-		p = p[:at]
-	case "swap pages": // a misdirected write
-		from = at &^ (pageBytes - 1)
-		other := rapid.Int64Range(0, size/pageBytes-1).Draw(t, "page") * pageBytes
-		to = min(from+pageBytes, size)
-		copy(p[from:to], p[other:])
-	}
-	if err := os.WriteFile(path, p, 0o600); err != nil {
-		t.Fatal(err)
-	}
+// original is a closed queue of two lanes with cursors, from which damaged
+// copies are made.
+type original struct {
+	o     Options
+	next  [2]uint64
+	files []part            // segments, and whatever else is there
+	old   map[string][]byte // files as they were before the last commits
 }
 
-// TestDamage harms closed segments, also the newest: the queue opens, no
-// altered record is handed out, what is missing is reported, all of every
-// other segment is delivered, and the queue takes records under new seqs.
-func TestDamage(t *testing.T) {
-	t.Run("plain", func(t *testing.T) { testDamage(t) })
-	t.Run("encrypted", func(t *testing.T) { testDamage(t, testKey(1)) })
+// part is one file of an original.
+type part struct {
+	path  string // relative to the queue's directory
+	bytes []byte
+	lane  int    // -1 = not a segment
+	first uint64 // of a segment
+	end   uint64 // seq at which the next one begins
+	maps  []pageMap
 }
 
-func testDamage(t *testing.T, keys ...Key) {
-	const size, records = 60, 6000
-	master := filepath.Join(fastDir(t), "master")
-	o := keyed(master, keys...)
-	o.SegmentBytes = 96 << 10
-	l := mustOpen(t, o)
-	c := mustCursor(t, l, "x")
-	fill(t, l, lot{0, 1, records, 25, size})
-	mustSync(t, c)
+// newOriginal fills a queue of a variant.
+func newOriginal(t *testing.T, v variant) *original {
+	t.Helper()
+	m := &original{o: small(filepath.Join(fastDir(t), "q")), next: [2]uint64{1, 1}}
+	m.o.Compression = Zstd
+	v.set(&m.o)
+	r := rand.New(rand.NewPCG(7, 7))
+	add := func(l *Log, commits int) {
+		for range commits {
+			lane := r.IntN(4) / 3
+			b := &Batch{}
+			for range 1 + r.IntN([]int{3, 60}[r.IntN(2)]) { // also blocks of one piece
+				b.Add(laneRecord(lane, m.next[lane]))
+				m.next[lane]++
+			}
+			if err := appendWait(l, lane, b); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	l := mustOpen(t, m.o)
+	cursors := []*Cursor{mustCursor(t, l, "x"), mustCursor(t, l, "y")}
+	add(l, 400)
+	for i, c := range cursors {
+		share := uint64(4 - i)
+		for lane := range 2 {
+			c.Release(lane, m.next[lane]/share, Released{Sent: m.next[lane]/share - 1})
+		}
+		mustSync(t, c)
+	}
+	l.Forget([]string{"x", "y"}) // forgets none: the committer has then deleted what was released
+	m.old = contents(t, m.o.Dir)
+	add(l, 30)
 	mustClose(t, l)
-	files := segmentFiles(t, master, "a")
-	if len(files) < 4 {
-		t.Fatalf("%d segments", len(files))
-	}
-	firsts := make([]uint64, 0, len(files)+1)
-	for _, f := range files {
-		first, _, _ := parseSegmentName(filepath.Base(f))
-		firsts = append(firsts, first)
-	}
-	firsts = append(firsts, records+1)
-	base := fastDir(t)
-	n, salvaged, total := 0, uint64(0), uint64(0)
-	rapid.Check(t, func(t *rapid.T) {
-		n++
-		o.Dir = fmt.Sprintf("%s/%d", base, n)
-		if err := os.CopyFS(o.Dir, os.DirFS(master)); err != nil {
-			t.Fatal(err)
-		}
-		harmed := map[int]bool{}
-		for range rapid.IntRange(1, 3).Draw(t, "harms") {
-			i := rapid.IntRange(0, len(files)-1).Draw(t, "segment")
-			harmed[i] = true
-			harm(t, filepath.Join(o.Dir, "a", filepath.Base(files[i])))
-		}
-		d := damaged{o: o, firsts: firsts, harmed: harmed, size: size}
-		salvaged += d.check(t)
-		total += d.records()
-		if err := os.RemoveAll(o.Dir); err != nil {
-			t.Fatal(err)
-		}
-	})
-	t.Logf("%d damaged queues of %d segments, %d of %d records of damaged segments read", n, len(files), salvaged, total)
+	m.list(t)
+	return m
 }
 
-// damaged is a queue some of whose segments were harmed; segment i holds the
-// records from firsts[i] to firsts[i+1]-1, each of size bytes.
-type damaged struct {
-	o      Options
-	firsts []uint64
-	harmed map[int]bool
-	size   int
+// contents reads all files below dir.
+func contents(t *testing.T, dir string) map[string][]byte {
+	t.Helper()
+	out := map[string][]byte{}
+	for path, s := range snapshot(t, dir) {
+		rel, err := filepath.Rel(dir, path)
+		must(t, err)
+		out[rel] = []byte(s)
+	}
+	return out
 }
 
-// records returns how many records the harmed segments held.
-func (d *damaged) records() (n uint64) {
-	for i := range d.harmed {
-		n += d.firsts[i+1] - d.firsts[i]
-	}
-	return n
-}
-
-// check opens and reads the queue, and returns how many records of harmed
-// segments were read.
-func (d *damaged) check(t *rapid.T) (salvaged uint64) {
-	l, err := Open(d.o)
-	if err != nil {
-		t.Fatalf("open: %v", err)
-	}
-	defer func() {
-		if err := l.Close(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-	}()
-	last := len(d.firsts) - 2
-	next := l.Stats().Lanes[0].Next
-	if next < d.firsts[last+1] || next > d.firsts[last+1] && !d.harmed[last] {
-		t.Fatalf("next seq %d, want %d or more", next, d.firsts[last+1])
-	}
-	c, err := l.Cursor("x")
-	if err != nil {
-		t.Fatal(err)
-	}
-	seen := d.read(t, c, next)
-	for i := range last + 1 {
-		for seq := d.firsts[i]; seq < d.firsts[i+1]; seq++ {
-			if !d.harmed[i] && !seen[seq] {
-				t.Fatalf("record %d of segment %d, which was not harmed, is lost", seq, i)
-			}
-			if d.harmed[i] && seen[seq] {
-				salvaged++
+// list takes in the files of the closed queue.
+func (m *original) list(t *testing.T) {
+	t.Helper()
+	files := contents(t, m.o.Dir)
+	for _, path := range slices.Sorted(maps.Keys(files)) {
+		x := part{path: path, bytes: files[path], lane: -1}
+		if first, _, ok := parseSegmentName(filepath.Base(path)); ok {
+			x.lane, x.first = strings.Index("ab", filepath.Dir(path)), first
+			x.end = m.next[x.lane]
+			x.maps = mapPages(t, x.bytes)
+			if n := len(m.files); n > 0 && m.files[n-1].lane == x.lane {
+				m.files[n-1].end = first
 			}
 		}
+		m.files = append(m.files, x)
 	}
+	if len(m.files) < 8 {
+		t.Fatalf("only %d files", len(m.files))
+	}
+}
+
+// aim picks where to harm a file: anywhere, in a meta page, or at a key, a
+// header or a stored cursor.
+func (x *part) aim(r *rand.Rand) int {
+	at := r.IntN(len(x.bytes))
+	switch mark := []string{"", "", "meta", blockMagic, blockMagic, cursorPrefix, keyNext}[r.IntN(7)]; {
+	case x.lane < 0 || mark == "":
+	case mark == "meta":
+		return r.IntN(2)*pageBytes + r.IntN(80)
+	default:
+		if i := bytes.Index(x.bytes[at:], []byte(mark)); i >= 0 {
+			return min(at+i-keyBytes+r.IntN(keyBytes+blockHeader), len(x.bytes)-1)
+		}
+	}
+	return at
+}
+
+// harm changes a copy of a file in one of the ways of bad storage, and notes
+// the pages that are not what they were.
+func (m *original) harm(x *part, p []byte, r *rand.Rand) ([]byte, map[uint64]bool) {
+	if len(p) < pageBytes {
+		return p, nil
+	}
+	at := x.aim(r)
+	page := at &^ (pageBytes - 1)
+	to := min(page+pageBytes, len(p))
+	switch r.IntN(9) {
+	default:
+		p[at] ^= 1 << r.IntN(8)
+	case 1:
+		clear(p[page:to])
+	case 2:
+		n := min(len(p)-at, 1+r.IntN(64<<10))
+		copy(p[at:], record(uint64(at), n)[:n])
+	case 3:
+		p = p[:at]
+	case 4: // two pages changed places
+		other := r.IntN(len(p)/pageBytes) * pageBytes
+		was := slices.Clone(p[page:to])
+		copy(p[page:to], p[other:])
+		copy(p[other:other+pageBytes], was)
+	case 5: // a write that never arrived
+		if old := m.old[x.path]; len(old) >= to {
+			copy(p[page:to], old[page:to])
+		}
+	case 6: // a page of another file
+		other := m.files[r.IntN(len(m.files))].bytes
+		if n := len(other) / pageBytes; n > 0 {
+			copy(p[page:to], other[r.IntN(n)*pageBytes:])
+		}
+	}
+	harmed := map[uint64]bool{}
+	for id := 0; id < len(x.bytes); id += pageBytes {
+		end := min(id+pageBytes, len(x.bytes))
+		if end > len(p) || !bytes.Equal(p[id:end], x.bytes[id:end]) {
+			harmed[uint64(id/pageBytes)] = true
+		}
+	}
+	return p, harmed
+}
+
+// copyTo writes a damaged copy and returns per lane the seqs that must be
+// read, and whether the lane's newest segment is as it was.
+func (m *original) copyTo(t *testing.T, dir string, r *rand.Rand) (want [2]map[uint64]bool, intact [2]bool) {
+	t.Helper()
+	want, intact = [2]map[uint64]bool{{}, {}}, [2]bool{true, true}
+	hit := map[int]bool{}
+	for range 1 + r.IntN(3) {
+		i := r.IntN(len(m.files))
+		hit[i] = true
+		for ; r.IntN(2) == 0 && i < len(m.files)-1 && m.files[i].lane == m.files[i+1].lane; i++ { // rather a newer one
+			hit[i+1] = true
+		}
+	}
+	for i := range m.files {
+		x := &m.files[i]
+		p, harmed := slices.Clone(x.bytes), map[uint64]bool(nil)
+		if hit[i] {
+			p, harmed = m.harm(x, p, r)
+		}
+		path := filepath.Join(dir, x.path)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, p, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		if x.lane < 0 {
+			continue
+		}
+		if len(harmed) > 0 && x.end == m.next[x.lane] {
+			intact[x.lane] = false
+		}
+		firsts := slices.Sorted(maps.Keys(x.maps[0].blocks))
+		ok := whole(x.maps, harmed)
+		for j, first := range firsts {
+			end := x.end
+			if j+1 < len(firsts) {
+				end = firsts[j+1]
+			}
+			for seq := first; seq < end && ok[first]; seq++ {
+				want[x.lane][seq] = true
+			}
+		}
+	}
+	return want, intact
+}
+
+// check opens a damaged copy, twice.
+func (m *original) check(t *testing.T, o Options, want [2]map[uint64]bool, intact [2]bool) (read int) {
+	t.Helper()
+	var before [2]span
+	for again := range 2 {
+		l, err := Open(o)
+		if err != nil {
+			t.Fatalf("open: %v", err)
+		}
+		for lane := range 2 {
+			for _, name := range []string{"fresh", "x", "y"} {
+				c := mustCursor(t, l, name)
+				s := follow(t, c, lane, laneRecord)
+				for seq := range want[lane] {
+					if seq >= s.from && !s.seen[seq] {
+						t.Fatalf("lane %d: cursor %s from %d: record %d is whole and was not read, losses %+v", lane, name, s.from, seq, s.losses)
+					}
+				}
+				if s.end < m.next[lane] || s.end > m.next[lane] && intact[lane] && again == 0 {
+					t.Fatalf("lane %d: next seq %d, want %d", lane, s.end, m.next[lane])
+				}
+				if s.from > m.next[lane]/3 {
+					t.Fatalf("lane %d: cursor %s at %d was never there", lane, name, s.from)
+				}
+				balanced(t, c)
+				if name != "fresh" {
+					continue
+				}
+				if read += len(s.seen); again == 1 && !maps.Equal(s.seen, before[lane].seen) {
+					t.Fatalf("lane %d: %d records, then %d", lane, len(before[lane].seen), len(s.seen))
+				}
+				before[lane] = s
+			}
+			if again == 0 {
+				m.goOn(t, l, lane, &before[lane])
+			}
+		}
+		if n := l.Stats().Quarantined; again == 1 && n > 0 {
+			t.Fatalf("%d segments set aside when opened again", n)
+		}
+		mustClose(t, l)
+	}
+	return read / 2
+}
+
+// goOn appends a record, which must be read under a new seq.
+func (m *original) goOn(t *testing.T, l *Log, lane int, s *span) {
+	t.Helper()
+	next := l.Stats().Lanes[lane].Next
 	b := &Batch{}
-	b.Add(record(next, d.size))
-	if err := appendWait(l, 0, b); err != nil {
+	b.Add(laneRecord(lane, next))
+	if err := appendWait(l, lane, b); err != nil {
 		t.Fatalf("append: %v", err)
 	}
-	var ch Chunk
-	if err := c.Read(0, Limit{Records: 200, Bytes: 1 << 20}, &ch); err != nil || ch.First != next || len(ch.Records) != 1 {
-		t.Fatalf("read %d of the new record at %d: %v", ch.First, next, err)
+	if *s = follow(t, mustCursor(t, l, "fresh"), lane, laneRecord); !s.seen[next] || s.end != next+1 {
+		t.Fatalf("lane %d: appended %d, read up to %d", lane, next, s.end)
 	}
-	return salvaged
 }
 
-// read reads and releases everything up to next.
-func (d *damaged) read(t *rapid.T, c *Cursor, next uint64) map[uint64]bool {
-	at, seen := c.Stats()[0].Next, map[uint64]bool{}
-	var ch Chunk
-	for {
-		if err := c.Read(0, Limit{Records: 200, Bytes: 1 << 20}, &ch); err != nil {
-			t.Fatalf("read: %v", err)
-		}
-		if ch.Loss == nil && len(ch.Records) == 0 {
-			break
-		}
-		if ch.First != at || ch.Next() <= at {
-			t.Fatalf("read %d..%d at %d, loss %v", ch.First, ch.Next(), at, ch.Loss)
-		}
-		for i, rec := range ch.Records {
-			seq := ch.First + uint64(i)
-			if string(rec) != string(record(seq, d.size)) {
-				t.Fatalf("altered record %d: %x", seq, rec)
+// TestDamage harms one to three files of a closed queue of two lanes with
+// cursors, in every way of bad storage: it opens, hands out no altered record
+// and none under another seq, delivers every block that can be reached over
+// pages that are whole, covers what is missing by losses, gives no seq twice,
+// and is clean when opened again. WAYSTATION_DAMAGED sets how many copies are
+// made, over all variants.
+func TestDamage(t *testing.T) {
+	n := max(times(t, "WAYSTATION_DAMAGED", 100)/len(variants()), 1)
+	for i, v := range variants() {
+		t.Run(v.name, func(t *testing.T) {
+			m := newOriginal(t, v)
+			base := fastDir(t)
+			read, all, began := 0, 0, time.Now()
+			for j := range n {
+				dir := fmt.Sprintf("%s/%d", base, j)
+				want, intact := m.copyTo(t, dir, rand.New(rand.NewPCG(uint64(i), uint64(j))))
+				o := m.o
+				o.Dir = dir
+				t.Run("", func(t *testing.T) {
+					watch := time.AfterFunc(time.Minute, func() { panic(fmt.Sprintf("damaged copy %d hangs", j)) })
+					defer watch.Stop()
+					read += m.check(t, o, want, intact)
+				})
+				if t.Failed() {
+					t.Fatalf("damaged copy %d", j)
+				}
+				all += int(m.next[0] + m.next[1] - 2)
+				must(t, os.RemoveAll(dir))
 			}
-			seen[seq] = true
-		}
-		at = ch.Next()
-		if ch.Loss != nil {
-			c.Release(0, at, Released{Lost: ch.Loss.Count()})
-		} else {
-			c.Release(0, at, Released{Sent: uint64(len(ch.Records))})
-		}
+			t.Logf("%d damaged copies of %d files, %d of %d records read, in %v", n, len(m.files), read, all, time.Since(began).Round(time.Millisecond))
+		})
 	}
-	if s := c.Stats()[0]; at != next || s.From+s.Sent+s.Dead+s.Lost+s.Waiting != s.End {
-		t.Fatalf("read up to %d of %d, books %+v", at, next, s)
-	}
-	return seen
 }
 
 // TestTreeLoop: a branch page that refers to itself would have bbolt recurse

@@ -21,11 +21,19 @@ import (
 // what it read ("sent"), and releases.
 const (
 	killEnv     = "WAYSTATION_BUFFER_KILL_DIR"
+	variantEnv  = "WAYSTATION_BUFFER_KILL_VARIANT"
 	killWriters = 4
 )
 
-func killOptions(dir string) Options {
-	return Options{Dir: dir, Lanes: NamedLanes("a", "b"), MaxBytes: 256 << 20, SegmentBytes: 64 << 10, CursorDelay: 5 * time.Millisecond}
+// killOptions are those of the writer and of the test; v names a variant.
+func killOptions(dir, v string) Options {
+	o := Options{Dir: dir, Lanes: NamedLanes("a", "b"), MaxBytes: 256 << 20, SegmentBytes: 64 << 10, CursorDelay: 5 * time.Millisecond}
+	for _, x := range variants() {
+		if x.name == v {
+			x.set(&o)
+		}
+	}
+	return o
 }
 
 // killRecord is record n of a writer: writer, n, and bytes that follow from both.
@@ -36,7 +44,7 @@ func killRecord(w, n uint64) []byte {
 
 // killWriter is the foreign process. It ends by being killed.
 func killWriter(dir string) error {
-	l, err := Open(killOptions(dir))
+	l, err := Open(killOptions(dir, os.Getenv(variantEnv)))
 	if err != nil {
 		return err
 	}
@@ -98,6 +106,7 @@ type killState struct {
 	read    [2]uint64                // seqs read below this
 	seen    uint64
 	records map[[2]uint64]bool // writer and number, read
+	variant string
 }
 
 // note takes one line of a process.
@@ -119,6 +128,7 @@ func (k *killState) note(line string) error {
 func (k *killState) run(t *testing.T, dir string, n int) {
 	t.Helper()
 	cmd := writerCommand(t, dir)
+	cmd.Env = append(cmd.Env, variantEnv+"="+k.variant)
 	cmd.Stderr = os.Stderr
 	pipe, err := cmd.StdoutPipe()
 	if err != nil {
@@ -168,7 +178,7 @@ func writerCommand(t testing.TB, dir string) *exec.Cmd {
 // that has seen everything so far.
 func (k *killState) check(t *testing.T, dir string) {
 	t.Helper()
-	l, err := Open(killOptions(dir)) // the lock went with the process
+	l, err := Open(killOptions(dir, k.variant)) // the lock went with the process
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -232,24 +242,23 @@ func (k *killState) take(t *testing.T, lane int, rec []byte) {
 }
 
 // TestKill kills a writing process again and again; WAYSTATION_KILLS sets how
-// often. Nothing acknowledged is lost, repeated or reordered, seqs have no
-// gap, and the cursor on disk is never ahead of what was released.
+// often, over all variants. Nothing acknowledged is lost, repeated or
+// reordered, seqs have no gap, and the cursor on disk is never ahead of what
+// was released.
 func TestKill(t *testing.T) {
-	kills := 40
-	if s := os.Getenv("WAYSTATION_KILLS"); s != "" {
-		var err error
-		if kills, err = strconv.Atoi(s); err != nil {
-			t.Fatal(err)
-		}
-	}
-	dir := filepath.Join(fastDir(t), "q")
-	k := &killState{records: map[[2]uint64]bool{}}
-	for i := range kills {
-		k.run(t, dir, 20+i*37%400)
-		k.check(t, dir)
-	}
-	t.Logf("%d kills, %d records read, every acknowledged one among them", kills, k.seen)
-	if k.seen < uint64(kills)*50 {
-		t.Fatalf("only %d records in %d runs", k.seen, kills)
+	kills := max(times(t, "WAYSTATION_KILLS", 50)/len(variants()), 1)
+	for _, v := range variants() {
+		t.Run(v.name, func(t *testing.T) {
+			dir := filepath.Join(fastDir(t), "q")
+			k := &killState{records: map[[2]uint64]bool{}, variant: v.name}
+			for i := range kills {
+				k.run(t, dir, 20+i*37%400)
+				k.check(t, dir)
+			}
+			t.Logf("%d kills, %d records read, every acknowledged one among them", kills, k.seen)
+			if k.seen < uint64(kills)*50 {
+				t.Fatalf("only %d records in %d runs", k.seen, kills)
+			}
+		})
 	}
 }

@@ -26,7 +26,7 @@ func TestSecondProcess(t *testing.T) {
 	if _, err := pipe.Read(make([]byte, 1)); err != nil { // it has written something
 		t.Fatal(err)
 	}
-	_, err = Open(killOptions(dir))
+	_, err = Open(killOptions(dir, ""))
 	if !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), fmt.Sprintf("pid %d", cmd.Process.Pid)) {
 		t.Errorf("open: %v, want in use by %d", err, cmd.Process.Pid)
 	}
@@ -34,11 +34,11 @@ func TestSecondProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait()
-	l, err := Open(killOptions(dir))
+	l, err := Open(killOptions(dir, ""))
 	if err != nil {
 		t.Fatalf("open after the other was killed: %v", err)
 	}
-	if _, err := Open(killOptions(dir)); !errors.Is(err, ErrInUse) {
+	if _, err := Open(killOptions(dir, "")); !errors.Is(err, ErrInUse) {
 		t.Errorf("open twice in a process: %v", err)
 	}
 	mustClose(t, l)

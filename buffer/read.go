@@ -127,6 +127,9 @@ func (l *Log) readAt(ln *lane, pos uint64, ch *Chunk) error {
 	if err == nil && found == pos {
 		err = l.expandChunk(l.scopeOf(ln), pos, end, ch)
 	}
+	if err == nil && !s.rebuilt && (found > pos || ch.Loss != nil && ch.Loss.Reason == ReasonDamaged) {
+		err = s.checkKeys() // a damaged key hides whole blocks
+	}
 	switch {
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, errMoved):
 		return errMoved

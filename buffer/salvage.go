@@ -43,7 +43,7 @@ func (k *coder) salvageSegment(path string, first uint64) (*salvage, error) {
 	s.collect(&t, root, 0)
 	for key := range s.pieces {
 		if at, piece, _ := splitKey([]byte(key)); piece == 0 {
-			if b := s.assemble(at); k.check(b) == nil {
+			if b := s.assemble(at); k.check(b) == nil && binary.BigEndian.Uint64(b[8:]) == at {
 				s.blocks[at] = b
 				s.firsts = append(s.firsts, at)
 			}

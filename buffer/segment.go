@@ -246,7 +246,14 @@ func (s *segment) dropPages() {
 		return
 	}
 	s.kept = size
-	_, _, _ = syscall.Syscall(syscall.SYS_MADVISE, s.db.Info().Data, uintptr(size), syscall.MADV_DONTNEED)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_ = s.read(func(tx *bolt.Tx) error {
+		// Up to the last page in use: the file can be longer than the map, and
+		// what lies behind the map is somebody else's memory.
+		_, _, _ = syscall.Syscall(syscall.SYS_MADVISE, s.db.Info().Data, uintptr(tx.Size()), syscall.MADV_DONTNEED)
+		return nil
+	})
 }
 
 // createSegment makes a complete empty segment under another name, syncs it

@@ -1,6 +1,7 @@
 package buffer
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -41,6 +42,31 @@ func (k *coder) checkLast(tx *bolt.Tx) error {
 		_, err = k.find(id)
 	}
 	return err
+}
+
+// checkKeys reports whether the keys of a segment ascend, and each block lies
+// under its own seq: when not, bbolt does not find all that is there, and what
+// the pages hold must be put in order again.
+func (s *segment) checkKeys() error {
+	return s.view(func(tx *bolt.Tx) error {
+		b := tx.Bucket([]byte(bucketBlocks))
+		if b == nil {
+			return fmt.Errorf("%w: no block bucket", errDamaged)
+		}
+		var before []byte
+		c := b.Cursor()
+		for k, v := c.First(); k != nil; k, v = c.Next() {
+			first, piece, ok := splitKey(k)
+			if !ok || first < s.first || bytes.Compare(k, before) <= 0 {
+				return fmt.Errorf("%w: keys out of order at %d", errDamaged, first)
+			}
+			if at, _, ok := blockEnd(v); piece == 0 && ok && at != first {
+				return fmt.Errorf("%w: block %d under key %d", errDamaged, at, first)
+			}
+			before = append(before[:0], k...)
+		}
+		return nil
+	})
 }
 
 // check tells whether p is a whole block as it was written, and one that this

@@ -53,7 +53,7 @@ type Gateway struct {
 	forward []*forwarder
 	cursors []*buffer.Cursor
 	lanes   []buffer.LaneInfo
-	history history // nil = the queue has none
+	history history // what replays read
 	replays *replayStore
 	watch   *watch
 }
@@ -92,7 +92,7 @@ func New(o Options) (*Gateway, error) {
 	}
 	g.lanes = o.Queue.Lanes()
 	if g.history = o.history; g.history == nil {
-		g.history, _ = any(o.Queue).(history)
+		g.history = o.Queue
 	}
 	g.replays = openReplays(o.Queue.Stats().Dir, o.Log, o.Clock)
 	for _, s := range o.Sinks {

@@ -206,9 +206,6 @@ func (g *Gateway) StartReplay(q ReplayRequest) (Replay, error) {
 
 // planReplay finds the sink of a replay and what it has to look at.
 func (g *Gateway) planReplay(r *Replay) error {
-	if g.history == nil {
-		return fmt.Errorf("%w: this queue cannot be read by time", ErrReplayRequest)
-	}
 	names := make([]string, len(g.forward))
 	for i, f := range g.forward {
 		names[i] = f.name
@@ -242,7 +239,7 @@ func (g *Gateway) adoptReplays() {
 			continue
 		}
 		_, err := r.ReplayRequest.check()
-		if err == nil && (r.Lanes == nil || g.history == nil) {
+		if err == nil && r.Lanes == nil {
 			err = g.planReplay(r)
 		} else if err == nil && !slices.ContainsFunc(g.forward, func(f *forwarder) bool { return f.name == r.Sink }) {
 			err = fmt.Errorf("sink %s is not configured any more", r.Sink)

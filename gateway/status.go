@@ -155,6 +155,7 @@ func queueState(err error) string {
 		err   error
 		state string
 	}{
+		{buffer.ErrGone, "gone"},
 		{buffer.ErrFull, "full"},
 		{buffer.ErrReadOnly, "read-only"},
 		{buffer.ErrNoKey, "no-key"},

@@ -24,6 +24,7 @@ func queueCommands() []command {
 		{"inspect", "show records, segments or blocks", queueInspect},
 		{"export", "write records as JSON lines, or as an archive for another gateway", queueExport},
 		{"import", "take an archive over, to be delivered from here (gateway stopped)", queueImport},
+		{"replay", "send delivered records again", queueReplay},
 	}
 }
 

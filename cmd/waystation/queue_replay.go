@@ -41,10 +41,13 @@ type replayOptions struct {
 // queueReplay is `waystation queue replay`.
 func queueReplay(args []string, out, errOut io.Writer) int {
 	o, err := parseReplay(args, errOut)
-	if err != nil {
-		if !errors.Is(err, flag.ErrHelp) {
-			_, _ = fmt.Fprintln(errOut, "waystation queue replay:", err)
-		}
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return exitGood
+	case errors.Is(err, errSaid):
+		return exitUsage
+	case err != nil:
+		_, _ = fmt.Fprintln(errOut, "waystation queue replay:", err)
 		return exitUsage
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -55,6 +58,9 @@ func queueReplay(args []string, out, errOut io.Writer) int {
 	}
 	return exitGood
 }
+
+// errSaid says that the flag package has told what is wrong.
+var errSaid = errors.New("usage")
 
 // parseReplay reads the command line.
 func parseReplay(args []string, errOut io.Writer) (*replayOptions, error) {
@@ -74,7 +80,10 @@ func parseReplay(args []string, errOut io.Writer) (*replayOptions, error) {
 	fs.StringVar(&o.cancel, "cancel", "", "cancel the replay with this `id`, or take it off the list when it is over")
 	fs.BoolVar(&o.asJSON, "json", false, "print JSON")
 	if err := fs.Parse(args); err != nil {
-		return nil, flag.ErrHelp // Parse has said what is wrong
+		if errors.Is(err, flag.ErrHelp) {
+			return nil, err
+		}
+		return nil, errSaid
 	}
 	o.client, o.dir = remote(), fs.Arg(0)
 	made := o.from != ""
