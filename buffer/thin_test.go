@@ -38,6 +38,9 @@ func TestThin(t *testing.T) {
 			t.Fatalf("thinned %v: the oldest should be thinnest", lv)
 		}
 	}
+	if lv[0] > lv[len(lv)/2]+1 {
+		t.Fatalf("thinned %v: those thinned least should be next", lv)
+	}
 	if lv[len(lv)-1] != 0 {
 		t.Fatalf("the newest was thinned: %v", lv)
 	}
@@ -71,6 +74,11 @@ func TestThinThenEvict(t *testing.T) {
 	settle(t, l)
 	if s := l.Stats(); s.Evictions == 0 || s.Thinned != 0 || s.Bytes > o.MaxBytes {
 		t.Fatalf("%+v", s)
+	}
+	for _, level := range levels(l, 0) {
+		if level != 0 {
+			t.Fatalf("thinned %d times for nothing", level)
+		}
 	}
 	x := readAll(t, c, 0, 400)
 	if x.got+x.lost != n || x.thinned != 0 {
