@@ -46,7 +46,7 @@ func (l *Log) run() {
 	for {
 		select {
 		case <-l.wake:
-			if l.ready() {
+			if l.chores.Swap(false) || l.ready() {
 				l.round(false)
 			}
 		case <-l.quit:

@@ -102,7 +102,7 @@ func sealedBlock(t testing.TB, k *coder, of scope, sparse bool) []byte {
 	}
 	b.count, b.raw, b.span = 40, raw.buf, 40
 	if sparse {
-		b.span = 120
+		b.span, b.until = 120, 1800000060000
 	}
 	p, err := k.encode(nil, of, b)
 	if err != nil {

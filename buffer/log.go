@@ -23,6 +23,7 @@ type Log struct {
 	quit     chan struct{} // closed by Close
 	finished chan struct{} // closed when the committer has ended
 	saveDue  atomic.Bool   // the cursor delay is over
+	chores   atomic.Bool   // files want looking after: a rewrite is done, a segment too old
 	armed    atomic.Bool   // pace.save is set, or about to be
 	timer    *time.Timer   // wakes the committer when something is due
 
@@ -124,7 +125,7 @@ func open(o Options, fault func(op, path string) error) (*Log, error) {
 	l.findReserve()
 	l.base, _ = deviceBytes()
 	l.setBudgets()
-	l.aging = time.AfterFunc(time.Hour, l.kick)
+	l.aging = time.AfterFunc(time.Hour, l.nudge)
 	l.aging.Stop()
 	l.timer = time.AfterFunc(time.Hour, l.kick)
 	l.timer.Stop()
@@ -133,7 +134,7 @@ func open(o Options, fault func(op, path string) error) (*Log, error) {
 			l.arm()
 		}
 	}
-	l.kick() // looks at the budgets, and at the age of what is kept
+	l.nudge() // looks at the budgets, and at the age of what is kept
 	go l.run()
 	return l, nil
 }
@@ -183,6 +184,12 @@ func (l *Log) submit(r request) {
 	if kick {
 		l.kick()
 	}
+}
+
+// nudge has the committer look after its files though nothing is to be committed.
+func (l *Log) nudge() {
+	l.chores.Store(true)
+	l.kick()
 }
 
 // kick wakes the committer.

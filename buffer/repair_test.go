@@ -285,7 +285,7 @@ func TestRepairNewer(t *testing.T) {
 	for name, change := range map[string]func(*bolt.Tx) error{
 		"block": newer,
 		"segment": func(tx *bolt.Tx) error {
-			return tx.Bucket([]byte(bucketMeta)).Put([]byte(keyFormat), seal([]byte{0, 0, 0, segmentFormat + 1}))
+			return tx.Bucket([]byte(bucketMeta)).Put([]byte(keyFormat), seal([]byte{0, 0, 0, markedFormat + 1}))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

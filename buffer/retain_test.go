@@ -23,7 +23,7 @@ func (c *clock) add(d time.Duration) { c.ms.Add(d.Milliseconds()) }
 
 // idle lets the committer look at the queue once.
 func idle(l *Log) {
-	l.kick()
+	l.nudge()
 	onCommitter(l, func() {})
 	onCommitter(l, func() {})
 }

@@ -133,7 +133,7 @@ func (l *Log) startThin(b *budget) bool {
 
 // work does the rewrite on a goroutine of its own.
 func (r *rewrite) work() {
-	defer r.l.kick()
+	defer r.l.nudge()
 	defer close(r.done)
 	defer func() {
 		if p := recover(); p != nil { // in the Thinner: bbolt is guarded

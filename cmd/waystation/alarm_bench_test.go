@@ -32,19 +32,7 @@ func BenchmarkAlarm(b *testing.B) {
 	if err := r.kafka.CreateTopic("test.bell", 1, nil); err != nil {
 		b.Fatal(err)
 	}
-	config := filepath.Join(r.dir, "alarm.yaml")
-	text := fmt.Sprintf(`gateway: {id: alarm-bench}
-buffer: {dir: queue, max_bytes: 8GiB}
-http: {listen: "127.0.0.1:0"}
-sources:
-  - {name: plant, type: mqtt, url: "tcp://%[1]s", topics: ["plant/#"]}
-  - {name: bell, type: mqtt, url: "tcp://%[1]s", topics: ["bell/#"], lane: alarm}
-sinks:
-  - {name: kafka, type: kafka, brokers: ["%[2]s"], topic: "test.{source}"}
-`, r.mosquitto.Addr, r.kafka.Addr)
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
-		b.Fatal(err)
-	}
+	config := r.alarmConfig(b)
 	queueBacklog(b, filepath.Join(r.dir, "queue"), n)
 	ages := make(chan []int64, 1)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -90,6 +78,25 @@ sinks:
 	b.ReportMetric(float64(got[len(got)*99/100])/1e6, "p99-ms")
 	b.ReportMetric(float64(got[len(got)-1])/1e6, "max-ms")
 	b.ReportMetric(0, "ns/op")
+}
+
+// alarmConfig writes a configuration with a source of alarms beside the plant.
+func (r *rig) alarmConfig(b *testing.B) string {
+	b.Helper()
+	config := filepath.Join(r.dir, "alarm.yaml")
+	text := fmt.Sprintf(`gateway: {id: alarm-bench}
+buffer: {dir: queue, max_bytes: 8GiB}
+http: {listen: "127.0.0.1:0"}
+sources:
+  - {name: plant, type: mqtt, url: "tcp://%[1]s", topics: ["plant/#"]}
+  - {name: bell, type: mqtt, url: "tcp://%[1]s", topics: ["bell/#"], lane: alarm}
+sinks:
+  - {name: kafka, type: kafka, brokers: ["%[2]s"], topic: "test.{source}"}
+`, r.mosquitto.Addr, r.kafka.Addr)
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	return config
 }
 
 // queueBacklog fills a queue as a gateway would have during an outage.

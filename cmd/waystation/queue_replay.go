@@ -27,6 +27,10 @@ const replayUsage = `usage: waystation queue replay --from T --to T [--sink S] [
 
 Sends stored records again, with the header replayed=true. T is an RFC 3339 time or how long ago: 90s, 2h, 3d, now.
 Without DIR the running gateway is asked; with DIR the replay is left for the gateway that is started on it next.
+
+  waystation queue replay --from 2h --watch
+  waystation queue replay --from 3d --to 1d --sink shore --source engine /var/lib/waystation
+
 `
 
 // replayOptions are the options of `waystation queue replay`.
