@@ -26,7 +26,7 @@ func testKey(n int) string {
 }
 
 // load writes a configuration with the given section buffer and loads it.
-func load(t *testing.T, section string) *config.Config {
+func loadConfig(t *testing.T, section string) *config.Config {
 	t.Helper()
 	dir := t.TempDir()
 	text := "gateway: {id: ship-042}\nbuffer: {dir: q, " + section + `}
@@ -51,7 +51,7 @@ sinks:
 
 // TestQueueOptions: every option of the section buffer reaches the queue.
 func TestQueueOptions(t *testing.T) {
-	cfg := load(t, `max_bytes: 256MiB, segment_bytes: 1MiB, compression: s2, policy: thin, thin_every: 3, high_water: 70, prefill: false,
+	cfg := loadConfig(t, `max_bytes: 256MiB, segment_bytes: 1MiB, compression: s2, policy: thin, thin_every: 3, high_water: 70, prefill: false,
   retain: {for: 48h, bytes: 64MiB}, encryption: {key: "file:new.key", old_keys: ["file:old.key"]},
   lanes: [{name: urgent}, {name: rest, max_bytes: 32MiB, policy: reject, max_delay: 5s}]`)
 	log := slog.New(slog.DiscardHandler)
@@ -73,7 +73,7 @@ func TestQueueOptions(t *testing.T) {
 	if !reflect.DeepEqual(o, want) {
 		t.Errorf("got  %+v\nwant %+v", o, want)
 	}
-	o, err = queueOptions(load(t, "max_bytes: 16MiB"), log)
+	o, err = queueOptions(loadConfig(t, "max_bytes: 16MiB"), log)
 	if err != nil || o.Thin != nil || o.Keys != nil || !o.Prefill || o.Policy != buffer.LowestLane || o.MaxBytes != 14<<20 || len(o.Lanes) != 3 || o.Lanes[1].MaxDelay != time.Second {
 		t.Errorf("defaults: %v, %+v", err, o)
 	}
@@ -87,7 +87,7 @@ func TestQueueOptions(t *testing.T) {
 
 // TestBuildLanes: a gateway has the configured lanes and shows them by name.
 func TestBuildLanes(t *testing.T) {
-	cfg := load(t, `max_bytes: 16MiB, flash_endurance: 1TB, lanes: [{name: urgent}, {name: rest}]`)
+	cfg := loadConfig(t, `max_bytes: 16MiB, flash_endurance: 1TB, lanes: [{name: urgent}, {name: rest}]`)
 	g, _, err := build(cfg, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
