@@ -46,8 +46,11 @@ func (l *Log) run() {
 	for {
 		select {
 		case <-l.wake:
-			if l.chores.Swap(false) || l.ready() {
+			if l.ready() {
 				l.round(false)
+			} else if l.chores.Swap(false) && l.atHome() == nil {
+				l.takeThinned()
+				l.tend(false)
 			}
 		case <-l.quit:
 			for l.round(true) || !l.last() {
@@ -92,8 +95,7 @@ func (l *Log) round(closing bool) bool {
 		l.disarm()
 	}
 	if !errors.Is(err, ErrGone) {
-		l.reclaim()
-		l.watchBudgets(closing)
+		l.tend(closing)
 		l.fillAhead()
 	}
 	if more {
@@ -121,6 +123,12 @@ func (l *Log) attempt(save bool) (wrote bool, err error) {
 	}
 	l.noteRefused()
 	return wrote, err
+}
+
+// tend deletes what is not needed any more and looks at the budgets.
+func (l *Log) tend(closing bool) {
+	l.reclaim()
+	l.watchBudgets(closing)
 }
 
 // prepare does what a request asks for besides a commit, gone being why it may

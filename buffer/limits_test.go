@@ -289,6 +289,7 @@ func TestModelLimits(t *testing.T) {
 	base := fastDir(t)
 	runs := 0
 	seen := map[string]int{}
+	fewChecks(t, 15)
 	rapid.Check(t, func(t *rapid.T) {
 		runs++
 		v := rapid.SampledFrom(variants()).Draw(t, "variant")

@@ -154,7 +154,7 @@ func (m *month) land() (read, lost uint64) {
 // losses say, the disk never holds more than the budget, and memory does not
 // grow. WAYSTATION_OFFLINE sets the number of records.
 func TestOfflineMonth(t *testing.T) {
-	n := times(t, "WAYSTATION_OFFLINE", 200_000)
+	n := times(t, "WAYSTATION_OFFLINE", 120_000)
 	for _, v := range variants() {
 		t.Run(v.name, func(t *testing.T) {
 			m := newMonth(t, v, 1<<30, n)

@@ -305,9 +305,9 @@ func (w *work) run(steps int) {
 func TestPowerCut(t *testing.T) {
 	for i, v := range variants() {
 		t.Run(v.name, func(t *testing.T) {
-			n := 240
+			n := 40
 			if i == 0 {
-				n = 1020
+				n = 240
 			}
 			cutPower(t, v, times(t, "WAYSTATION_POWERCUTS", n))
 		})

@@ -58,6 +58,7 @@ func TestRepairDamage(t *testing.T) {
 	files := segmentFiles(t, master, "a")
 	firsts := firstsOf(files, records+1)
 	base, n := fastDir(t), 0
+	fewChecks(t, 40)
 	rapid.Check(t, func(t *rapid.T) {
 		n++
 		o.Dir = fmt.Sprintf("%s/%d", base, n)

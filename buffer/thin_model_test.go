@@ -122,6 +122,7 @@ func TestThinModel(t *testing.T) {
 	base := fastDir(t)
 	n := 0
 	var thinned, evicted int64
+	fewChecks(t, 15)
 	rapid.Check(t, func(t *rapid.T) {
 		n++
 		o := thinning(fmt.Sprintf("%s/%d", base, n))

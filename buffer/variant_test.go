@@ -2,6 +2,7 @@ package buffer
 
 import (
 	"encoding/binary"
+	"flag"
 	"os"
 	"strconv"
 	"testing"
@@ -39,6 +40,21 @@ func times(t testing.TB, env string, n int) int {
 		return max(n/10, 1)
 	}
 	return n
+}
+
+// fewChecks has rapid run a long model n times, unless the command line says
+// how often (make soak does).
+func fewChecks(t *testing.T, n int) {
+	t.Helper()
+	const name = "rapid.checks"
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == name })
+	if given {
+		return
+	}
+	was := flag.Lookup(name).Value.String()
+	t.Cleanup(func() { must(t, flag.Lookup(name).Value.Set(was)) })
+	must(t, flag.Lookup(name).Value.Set(strconv.Itoa(n)))
 }
 
 // laneRecord is the record that the proofs store under a seq of a lane. Its
