@@ -151,8 +151,12 @@ func (l *Log) recoverLane(ln *lane) error {
 	}
 	ln.first = ln.segs[0].first
 	if err := ln.segs[0].view(func(tx *bolt.Tx) error {
-		k, _ := tx.Bucket([]byte(bucketBlocks)).Cursor().First()
-		if first, _, ok := splitKey(k); ok { // of a guest it may hold some that are not taken over
+		k, v := tx.Bucket([]byte(bucketBlocks)).Cursor().First()
+		first, _, ok := splitKey(k)
+		_, end := ln.segmentFor(ln.first)
+		// A key that was damaged is believed only with the block's header; reading
+		// finds what is wrong. A guest may hold some that are not taken over.
+		if h, err := parseHeader(v); ok && err == nil && h.first == first && first <= end {
 			ln.first = max(ln.first, first)
 		}
 		return nil
