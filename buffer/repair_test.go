@@ -56,7 +56,6 @@ func TestRepairDamage(t *testing.T) {
 	mustSync(t, mustCursor(t, l, "x"))
 	mustClose(t, l)
 	files := segmentFiles(t, master, "a")
-	firsts := firstsOf(files, records+1)
 	base, n := fastDir(t), 0
 	fewChecks(t, 40)
 	rapid.Check(t, func(t *rapid.T) {
@@ -97,7 +96,7 @@ func TestRepairDamage(t *testing.T) {
 				t.Fatalf("%s: %s: %v", s.Path, s.String(), s.Err)
 			}
 		}
-		d := damaged{o: o, firsts: firsts, harmed: harmed, size: size}
+		d := damaged{o: o, firsts: firstsOf(files, records+1), harmed: harmed, size: size}
 		if d.check(t) < uint64(len(after)-len(before)) {
 			t.Fatal("the queue does not deliver what repair brought back")
 		}

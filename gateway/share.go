@@ -10,21 +10,24 @@ import (
 const (
 	retiredShare = 5  // of all lanes together that are no longer configured
 	maxShares    = 50 // of all lanes together: one batch in two at most goes ahead of a higher lane
+
+	// MaxShares is what the shares of the configured lanes add up to at most.
+	MaxShares = maxShares - retiredShare
 )
 
 // shareQuantum is how much a lane is owed before it gets a batch for it, bytes.
 const shareQuantum = 64 << 10
 
-// defaultShare is the share of a lane, of so many configured ones, for which
+// DefaultShare is the share of a lane, of so many configured ones, for which
 // none is given. The first lane is served before all others and needs none.
-func defaultShare(lane, configured int) int {
+func DefaultShare(lane, configured int) int {
 	switch lane {
 	case 0:
 		return 0
 	case 1:
 		return 10
 	}
-	return max(1, min(5, (maxShares-retiredShare-10)/(configured-2)))
+	return max(1, min(5, (MaxShares-10)/(configured-2)))
 }
 
 // Peeker tells whether a Read of a lane would find something; *buffer.Cursor
@@ -70,7 +73,7 @@ func newShares(percent []int, configured, lanes int) (*shares, error) {
 	s := &shares{lanes: lanes, top: -1, by: -1}
 	sum := retiredShare
 	for i := range configured {
-		p := defaultShare(i, configured)
+		p := DefaultShare(i, configured)
 		if i < len(percent) {
 			p = percent[i]
 		}

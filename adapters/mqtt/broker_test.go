@@ -56,8 +56,12 @@ func TestPubackOnlyAfterCommit(t *testing.T) {
 func TestFailingQueue(t *testing.T) {
 	b := mqtttest.New(t, mqtttest.Options{})
 	r := start(t, newSource(t, "tcp://"+b.Addr(), nil))
-	r.st.set(func() { r.st.fail = errFull })
+	// All are under way before the connection is dropped: the broker mixes
+	// messages that are published meanwhile into those it sends again.
+	r.st.set(func() { r.st.hold = true })
 	b.PublishN("a", 1, 300, 1)
+	b.Await("300 messages sent", func(ev []mqtttest.Event) bool { return mqtttest.Count(ev, typePublish, true) >= 300 })
+	r.st.set(func() { r.st.fail, r.st.hold = errFull, false })
 	if err := r.err(); !strings.Contains(err.Error(), errFull.Error()) {
 		t.Fatalf("got error %v, want the reason of the queue", err)
 	}

@@ -17,7 +17,6 @@ const (
 	maxLanes     = 16
 	maxLaneName  = 32
 	minLaneBytes = 1 << 20
-	maxShares    = 90 // percent, of all lanes together
 	maxMaxDelay  = 10 * time.Minute
 )
 
@@ -34,7 +33,7 @@ type Lane struct {
 // laneConfig is a lane as it is written.
 type laneConfig struct {
 	Name     string         `yaml:"name" example:"telemetry" doc:"Name of the lane, unique. It is a directory of the queue and travels with every record. 1 to 32 of a-z 0-9 _ -"`
-	Share    *int           `yaml:"share" unit:"percent" doc:"Part of what goes to a sink that this lane gets even while lanes above it have more, 0 to 90; all lanes together at most 90. 0: it waits until the lanes above are empty. Default: 0 for the first lane, 10 for the second, 5 for the others."`
+	Share    *int           `yaml:"share" unit:"percent" doc:"Part of what goes to a sink that this lane gets even while lanes above it have more, 0 to 45; all lanes together at most 45. 0: it waits until the lanes above are empty. Default: 0 for the first lane, 10 for the second, 5 or less for the others."`
 	MaxDelay *time.Duration `yaml:"max_delay" doc:"How long records that nobody waits for (polled values, MQTT at QoS 0) may wait for their commit, to spare the medium; at most 10m. A record that somebody waits for is committed at once. Default: 0s for the first lane, 1s for the others."`
 	MaxBytes gateway.Size   `yaml:"max_bytes" doc:"Most that this lane may take of the queue's max_bytes. 0B: no limit of its own."`
 	Policy   string         `yaml:"policy" enum:"oldest,reject,thin" doc:"What makes room when the lane reaches its own max_bytes: oldest deletes its oldest records, reject acknowledges no more records for it, thin keeps every nth. Default: that of the queue, of this lane alone."`
@@ -57,22 +56,10 @@ type Encryption struct {
 func defaultLanes() []laneConfig {
 	out := make([]laneConfig, 0, 3)
 	for i, name := range gateway.LaneNames() {
-		share, delay := defaultShare(i), defaultDelay(i)
+		share, delay := gateway.DefaultShare(i, len(gateway.LaneNames())), defaultDelay(i)
 		out = append(out, laneConfig{Name: name, Share: &share, MaxDelay: &delay})
 	}
 	return out
-}
-
-// defaultShare is the share of lane i: most lanes a queue can have together
-// stay below maxShares.
-func defaultShare(i int) int {
-	switch i {
-	case 0:
-		return 0
-	case 1:
-		return 10
-	}
-	return 5
 }
 
 func defaultDelay(i int) time.Duration {
@@ -177,7 +164,7 @@ func (f *filler) checkLanes(root *node, bad func(key, hint, format string, args 
 		if j := slices.IndexFunc(b.Lanes, func(o laneConfig) bool { return o.Name == c.Name }); j < i && c.Name != "" {
 			bad(at+"name", "names of lanes are unique", "name %q is taken by lane %d", c.Name, j+1)
 		}
-		l := Lane{Name: c.Name, Share: defaultShare(i), MaxDelay: defaultDelay(i), MaxBytes: c.MaxBytes, Policy: c.Policy}
+		l := Lane{Name: c.Name, Share: gateway.DefaultShare(i, len(b.Lanes)), MaxDelay: defaultDelay(i), MaxBytes: c.MaxBytes, Policy: c.Policy}
 		if c.Share != nil {
 			l.Share = *c.Share
 		}
@@ -192,8 +179,8 @@ func (f *filler) checkLanes(root *node, bad func(key, hint, format string, args 
 		shares += l.Share
 		f.cfg.Lanes = append(f.cfg.Lanes, l)
 	}
-	if shares > maxShares && !f.faulty("buffer.lanes") {
-		bad("lanes", "what is left is for the most urgent lane that has records", "the shares add up to %d percent: at most %d", shares, maxShares)
+	if shares > gateway.MaxShares && !f.faulty("buffer.lanes") {
+		bad("lanes", "what is left is for the most urgent lane that has records", "the shares add up to %d percent: at most %d", shares, gateway.MaxShares)
 	}
 }
 
@@ -203,8 +190,8 @@ func (f *filler) checkLane(c *laneConfig, at string, bad func(key, hint, format 
 	if len(c.Name) > maxLaneName || !only(c.Name, "_-", false) || c.Name == "" {
 		bad(at+"name", "1 to 32 of a-z 0-9 _ -", "%q is not the name of a lane", clip(c.Name, 80))
 	}
-	if c.Share != nil && (*c.Share < 0 || *c.Share > maxShares) {
-		bad(at+"share", "", "must be 0 to %d percent", maxShares)
+	if c.Share != nil && (*c.Share < 0 || *c.Share > gateway.MaxShares) {
+		bad(at+"share", "", "must be 0 to %d percent", gateway.MaxShares)
 	}
 	if c.MaxDelay != nil && *c.MaxDelay > maxMaxDelay {
 		bad(at+"max_delay", "1s spares most of what can be spared", "%s is out of range: 0s to %s", *c.MaxDelay, maxMaxDelay)
