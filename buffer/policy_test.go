@@ -97,7 +97,7 @@ func TestRejectPolicy(t *testing.T) {
 		o := small(dir)
 		o.MaxBytes, o.Policy = MinBytes, before
 		l := mustOpen(t, o)
-		c := mustCursor(t, l, "x")
+		mustCursor(t, l, "x")
 		end := uint64(6001)
 		if before == Reject {
 			end = fillUp(t, l, 0, 1)
@@ -110,7 +110,7 @@ func TestRejectPolicy(t *testing.T) {
 		mustClose(t, l)
 		o.Policy = Reject
 		l = mustOpen(t, o)
-		c = mustCursor(t, l, "x")
+		c := mustCursor(t, l, "x")
 		if again := fillUp(t, l, 0, end); again != end {
 			t.Fatalf("%s: %d more are taken after a restart", before, again-end)
 		}

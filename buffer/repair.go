@@ -118,7 +118,6 @@ type repairJob struct {
 	aside  []*SegmentState
 	newest bool
 	low    uint64 // below it every cursor has passed
-	older  *meta  // of the segment before
 
 	m       *meta      // of the rebuilt segment
 	why     string     // what is wrong with live

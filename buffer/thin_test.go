@@ -19,7 +19,7 @@ func TestThin(t *testing.T) {
 	dir := fastDir(t)
 	o := thinning(dir)
 	l := mustOpen(t, o)
-	c := mustCursor(t, l, "x")
+	mustCursor(t, l, "x")
 	const size, n, per = 400, 18000, 100
 	for at := uint64(1); at < n; at += per {
 		fill(t, l, lot{0, at, per, per, size})
@@ -47,7 +47,7 @@ func TestThin(t *testing.T) {
 	mustClose(t, l)
 	o.MaxBytes *= 4 // nothing more is to be thinned
 	l = mustOpen(t, o)
-	c = mustCursor(t, l, "x")
+	c := mustCursor(t, l, "x")
 	balanced(t, c)
 	if again := levels(l, 0); fmt.Sprint(again) != fmt.Sprint(lv) {
 		t.Fatalf("thinned %v, after a restart %v", lv, again)

@@ -1,7 +1,6 @@
 package buffer
 
 import (
-	"encoding/binary"
 	"flag"
 	"os"
 	"strconv"
@@ -118,6 +117,3 @@ type tester interface {
 	Fatalf(format string, args ...any)
 	Logf(format string, args ...any)
 }
-
-// number reads the number that a record of the proofs begins with.
-func number(rec []byte) uint64 { return binary.BigEndian.Uint64(rec) }

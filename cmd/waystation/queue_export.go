@@ -31,10 +31,10 @@ as sent and is not sent from here any more.
 
 // exportFlags are the options of export.
 type exportFlags struct {
-	s                      selection
-	ndjson, archive        string
-	gateway, config, sink  string
-	all, release, filtered bool
+	s                     selection
+	ndjson, archive       string
+	gateway, config, sink string
+	all, release          bool
 }
 
 // queueExport is `waystation queue export`.
