@@ -145,7 +145,8 @@ func TestThinModel(t *testing.T) {
 		t.Repeat(map[string]func(*rapid.T){"append": m.append, "read": m.read, "release": m.release, "reopen": m.reopen, "": m.check})
 		m.end()
 	})
-	if thinned == 0 || evicted == 0 {
-		t.Fatalf("%d records thinned, %d segments evicted: nothing was tried", thinned, evicted)
+	t.Logf("%d runs, %d records thinned, %d segments evicted", n, thinned, evicted)
+	if n >= 50 && (thinned == 0 || evicted == 0) { // few runs may happen to try neither
+		t.Fatal("nothing was tried")
 	}
 }
