@@ -196,7 +196,7 @@ func TestShareUnderTrickles(t *testing.T) {
 		}})
 		wait(3000 * time.Second)
 		f.stop()
-		if got := bytes[2] * 1000 / (bytes[0] + bytes[1] + bytes[2]); got < 49 || got > 60 {
+		if got := int64(bytes[2]) * 1000 / int64(bytes[0]+bytes[1]+bytes[2]); got < 49 || got > 60 {
 			t.Errorf("bulk got %d ‰ of the bytes: %v", got, bytes)
 		}
 	})
