@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -163,7 +164,7 @@ func (v *queueView) text(out io.Writer) error {
 	if v.InUse {
 		use = fmt.Sprintf("open in process %d", v.PID)
 	}
-	_, _ = fmt.Fprintf(out, "queue %s, generation %s, %s\n%s in all, %d dead letters\n\n", v.Dir, v.Generation, use, gateway.Size(v.Bytes), v.DeadLetters)
+	_, _ = fmt.Fprintf(out, "queue %s, generation %s, %s\n%s in all, %d dead letters\n\n", v.Dir, cmp.Or(v.Generation, "(none yet)"), use, gateway.Size(v.Bytes), v.DeadLetters)
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 	_, _ = fmt.Fprintln(w, "LANE\tSEQS\tFILES\tBYTES\tOLDEST WAITING\tNEWEST\tFROM GATEWAY")
 	for _, l := range v.Lanes {
