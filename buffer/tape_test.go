@@ -41,6 +41,7 @@ type tape struct {
 	fd     int
 	dirs   map[int32]string // by watch
 	listed map[string]bool  // directories opened, and whether they were listed
+	moved  string           // what is being renamed
 	ids    map[string]int   // of files, by path
 	shadow map[int][]byte   // content of files
 	last   int              // id given last
@@ -189,10 +190,10 @@ func (r *tape) drain() {
 			break
 		}
 		ne := binary.NativeEndian
-		for p, moved := buf[:n], ""; len(p) > 0; {
+		for p := buf[:n]; len(p) > 0; {
 			size := int(ne.Uint32(p[12:]))
 			name, _, _ := strings.Cut(string(p[16:16+size]), "\x00")
-			moved = r.event(r.dirs[int32(ne.Uint32(p))], ne.Uint32(p[4:]), name, moved)
+			r.event(r.dirs[int32(ne.Uint32(p))], ne.Uint32(p[4:]), name)
 			if name != "" {
 				dirty[filepath.Join(r.dirs[int32(ne.Uint32(p))], name)] = true
 			}
@@ -204,9 +205,9 @@ func (r *tape) drain() {
 	}
 }
 
-// event takes one event. It returns the name that a file moved from, for the
-// event that follows and tells where to.
-func (r *tape) event(dir string, mask uint32, name, moved string) string {
+// event takes one event. The two of a rename may come in two reads: the kernel
+// queues one after the other, and somebody may read in between.
+func (r *tape) event(dir string, mask uint32, name string) {
 	path := filepath.Join(dir, name)
 	switch isDir := mask&syscall.IN_ISDIR != 0; {
 	case mask&syscall.IN_Q_OVERFLOW != 0:
@@ -222,9 +223,13 @@ func (r *tape) event(dir string, mask uint32, name, moved string) string {
 		r.ids[path] = r.last
 		r.ops = append(r.ops, diskOp{kind: opCreate, path: path, id: r.last})
 	case mask&syscall.IN_MOVED_FROM != 0:
-		return path
+		r.moved = path
 	case mask&syscall.IN_MOVED_TO != 0:
-		id := r.ids[moved]
+		moved := r.moved
+		id, known := r.ids[moved]
+		if !known {
+			r.t.Errorf("%s is renamed from an unknown name %q", path, moved)
+		}
 		delete(r.ids, moved)
 		r.ids[path] = id
 		r.compare(path)
@@ -236,7 +241,6 @@ func (r *tape) event(dir string, mask uint32, name, moved string) string {
 		r.ops = append(r.ops, diskOp{kind: opUnlink, path: path, id: r.ids[path]})
 		delete(r.ids, path)
 	}
-	return ""
 }
 
 // visited takes an event of a watched directory itself: one that is opened and
