@@ -2,6 +2,7 @@ package buffer
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -76,6 +77,11 @@ func (l *Log) openRetired() error {
 			}
 		}
 		ln, err := l.openLane(e.Name())
+		if errors.Is(err, ErrNoKey) && g != (Generation{}) { // what was brought along does not stop this gateway
+			l.o.Log.Error("a lane of another gateway waits for its key: give it among the old keys and restart; nothing of it is lost",
+				"lane", e.Name(), "error", err)
+			continue
+		}
 		if err != nil {
 			return err
 		}
