@@ -18,9 +18,9 @@ import (
 // comes back that was never acknowledged or was replaced.
 type salvage struct {
 	m      meta
-	pieces map[string][]byte // by key
-	firsts []uint64          // of the blocks, ascending
-	blocks map[uint64][]byte // whole ones whose checksum is right
+	pieces map[string][][]byte // by key; a damaged one can be that of another
+	firsts []uint64            // of the blocks, ascending
+	blocks map[uint64][]byte   // whole ones whose checksum is right
 }
 
 // salvageSegment reads what is left of a damaged segment.
@@ -39,12 +39,12 @@ func (k *coder) salvageSegment(path string, first uint64) (*salvage, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &salvage{m: meta{first: first, cursors: map[string]position{}}, pieces: map[string][]byte{}, blocks: map[uint64][]byte{}}
+	s := &salvage{m: meta{first: first, cursors: map[string]position{}}, pieces: map[string][][]byte{}, blocks: map[uint64][]byte{}}
 	s.collect(&t, root, 0)
 	for key := range s.pieces {
-		if at, piece, _ := splitKey([]byte(key)); piece == 0 {
-			if b := s.assemble(at); k.check(b) == nil && binary.BigEndian.Uint64(b[8:]) == at {
-				s.blocks[at] = b
+		if at, piece, _ := splitKey([]byte(key)); piece == 0 && at >= first { // below lies what a misdirected write brought
+			if b := deepBlock(k, at, s.pieces); b.block != nil {
+				s.blocks[at] = b.block
 				s.firsts = append(s.firsts, at)
 			}
 		}
@@ -114,7 +114,9 @@ func (s *salvage) leaf(t *tree, p []byte, depth int) {
 // checksum is right.
 func (s *salvage) item(key string, value []byte) {
 	if len(key) == keyBytes && len(value) <= pieceBytes && !strings.HasPrefix(key, cursorPrefix) && key != keyGeneration {
-		s.pieces[key] = value
+		if had := s.pieces[key]; len(had) < deepVersions {
+			s.pieces[key] = append(had, value)
+		}
 		return
 	}
 	v, ok := unseal(value)
@@ -141,18 +143,6 @@ func (s *salvage) item(key string, value []byte) {
 	case key == keyJournal:
 		s.m.journal, _ = decodeJournal(v)
 	}
-}
-
-// assemble puts the pieces of a block together, up to the first that is missing.
-func (s *salvage) assemble(first uint64) (b []byte) {
-	for i := range 1 << 16 {
-		p, ok := s.pieces[string(pieceKey(first, uint16(i)))]
-		if !ok {
-			break
-		}
-		b = append(b, p...)
-	}
-	return b
 }
 
 // rebuild replaces a damaged segment by one with what is left of it; the
