@@ -102,7 +102,7 @@
 //     of the mark, was altered or moved: it is a loss of that block.
 //  12. A block whose key was not given is neither damaged nor lost: reading it
 //     fails, and Open refuses a lane whose newest segment needs that key before
-//     it changes anything. A new key is used from the first segment that is
+//     it changes anything; a guest in that case is left alone. A new key is used from the first segment that is
 //     begun with it, and every run begins one.
 //
 // # When commits are made
