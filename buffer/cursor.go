@@ -60,6 +60,7 @@ func (l *Log) Cursor(name string) (*Cursor, error) {
 		c.lanes[i] = cursorLane{pos: p, saved: p, read: p.next}
 	}
 	l.cursors[name] = c
+	delete(l.expected, name)
 	c.signal()
 	return c, nil
 }
@@ -181,8 +182,9 @@ func (l *Log) saved(num int, cursors map[string]position) {
 
 // Forget drops every cursor that is not in keep and returns their names: a
 // cursor that nobody reads would hold its records until the budget evicts them.
-// A dropped Cursor must not be used any more. Forget must not be called by a
-// done function.
+// A dropped Cursor must not be used any more. Of those to keep, one that is new,
+// or that a crash kept from the disk, finds what is there now: nothing is deleted
+// as delivered before it is opened. Forget must not be called by a done function.
 func (l *Log) Forget(keep []string) []string {
 	kept := map[string]bool{}
 	for _, k := range keep {
@@ -205,6 +207,12 @@ func (l *Log) forget(keep map[string]bool) []string {
 			delete(l.cursors, name)
 		}
 	}
+	l.expected = map[string]bool{}
+	for name := range keep {
+		if l.cursors[name] == nil && !l.everywhere(name) {
+			l.expected[name] = true
+		}
+	}
 	l.curMu.Unlock()
 	for _, ln := range l.lanes {
 		ln.mu.Lock()
@@ -220,6 +228,19 @@ func (l *Log) forget(keep map[string]bool) []string {
 		ln.mu.Unlock()
 	}
 	return slices.Sorted(maps.Keys(gone))
+}
+
+// everywhere reports whether a cursor is on disk in every lane.
+func (l *Log) everywhere(name string) bool {
+	for _, ln := range l.lanes {
+		ln.mu.RLock()
+		_, ok := ln.onDisk[name]
+		ln.mu.RUnlock()
+		if !ok {
+			return false
+		}
+	}
+	return true
 }
 
 // noCursor is what lowest returns when there is no cursor.

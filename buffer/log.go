@@ -37,8 +37,9 @@ type Log struct {
 	home   home       // where the queue is
 	gone   error      // why it is not there; nil when it is
 
-	curMu   sync.RWMutex // guards cursors; taken before a Cursor's own mutex
-	cursors map[string]*Cursor
+	curMu    sync.RWMutex // guards cursors and expected; taken before a Cursor's own mutex
+	cursors  map[string]*Cursor
+	expected map[string]bool // names that Forget was told to keep and that are not on disk: until they are opened nothing is deleted as delivered
 
 	stateMu sync.Mutex // guards state
 	state   error      // why the last commit failed; nil when it did not
@@ -82,6 +83,8 @@ type counters struct {
 // Open opens or makes the queue in o.Dir. It reads only the newest segment of
 // each lane, whatever the backlog, and needs no space: on a full or read-only
 // disk what is there can be read, and appending fails until there is space.
+// Until the first request (Append, Forget, Sync, Release) nothing is deleted:
+// a cursor that a crash kept from the disk would begin behind it.
 func Open(o Options) (*Log, error) { return open(o, nil) }
 
 func open(o Options, fault func(op, path string) error) (*Log, error) {
@@ -134,7 +137,6 @@ func open(o Options, fault func(op, path string) error) (*Log, error) {
 			l.arm()
 		}
 	}
-	l.nudge() // looks at the budgets, and at the age of what is kept
 	go l.run()
 	return l, nil
 }

@@ -128,7 +128,7 @@ func (l *Log) delivered(num int) uint64 {
 // deliveredLocked is delivered with curMu and the lane's mu held.
 func (l *Log) deliveredLocked(num int) uint64 {
 	ln := l.lanes[num]
-	if ln.stale { // the cursors went with a segment: nothing is sure until they are written
+	if ln.stale || len(l.expected) > 0 { // cursors went with a segment, or are to be opened: nothing is sure yet
 		return 0
 	}
 	low := lowest(ln.onDisk)
