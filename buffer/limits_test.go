@@ -32,6 +32,7 @@ type limits struct {
 	next    map[string]uint64            // by lane: seq of the next record
 	stored  map[string]map[uint64]bool   // by lane: acknowledged
 	freed   map[string]map[string]uint64 // by cursor and lane: released below
+	unsaved map[string]map[string]bool   // by cursor and lane: new, and no commit of the lane since
 	crashed bool                         // since then an eviction may have no reason
 	damaged bool                         // since then anything may be lost, with a reason
 }
@@ -73,6 +74,7 @@ func (m *limits) cursor(name string) *Cursor {
 	}
 	if m.freed[name] == nil {
 		m.freed[name] = map[string]uint64{}
+		m.unsaved[name] = map[string]bool{"a": true, "b": true}
 	}
 	return c
 }
@@ -88,6 +90,7 @@ func (m *limits) close() {
 	if err := m.l.Close(context.Background()); err != nil {
 		m.t.Fatalf("close: %v", err)
 	}
+	clear(m.unsaved)
 }
 
 // newest returns the bytes of the newest segments.
@@ -129,6 +132,9 @@ func (m *limits) append(t *rapid.T) {
 			t.Fatalf("lane %s: seq %d is given twice", lane, seq)
 		}
 		m.stored[lane][seq] = true
+	}
+	for _, of := range m.unsaved {
+		delete(of, lane)
 	}
 	m.next[lane] = from + uint64(b.Len())
 	if got := m.lane(lane).Next; got != m.next[lane] {
@@ -177,6 +183,7 @@ func (m *limits) audit(t *rapid.T) {
 		if err := c.Sync(context.Background()); err != nil {
 			t.Fatalf("sync: %v", err)
 		}
+		clear(m.unsaved)
 	}
 }
 
@@ -206,12 +213,19 @@ func (m *limits) settle() { m.l.Forget(m.names) }
 // crash goes on with a copy of the files, as a kill at this moment leaves them.
 func (m *limits) crash(t *rapid.T) {
 	m.settle()
+	for name, of := range m.unsaved { // it is new again, and begins at the oldest record
+		for lane := range of {
+			delete(m.freed[name], lane)
+		}
+	}
 	m.dirs++
 	to := fmt.Sprintf("%s/%d", m.base, m.dirs)
 	if err := os.CopyFS(to, os.DirFS(m.o.Dir)); err != nil {
 		t.Fatal(err)
 	}
+	unsaved := maps.Clone(m.unsaved)
 	m.close()
+	m.unsaved = unsaved
 	if err := os.RemoveAll(m.o.Dir); err != nil {
 		t.Fatal(err)
 	}
@@ -306,7 +320,8 @@ func TestModelLimits(t *testing.T) {
 		runs++
 		v := rapid.SampledFrom(variants()).Draw(t, "variant")
 		m := &limits{t: t, base: fmt.Sprintf("%s/%d", base, runs), names: []string{"x", "y"}, now: time.Unix(1_800_000_000, 0),
-			next: map[string]uint64{"a": 1, "b": 1}, stored: map[string]map[uint64]bool{"a": {}, "b": {}}, freed: map[string]map[string]uint64{}}
+			next: map[string]uint64{"a": 1, "b": 1}, stored: map[string]map[uint64]bool{"a": {}, "b": {}}, freed: map[string]map[string]uint64{},
+			unsaved: map[string]map[string]bool{}}
 		m.o = Options{Dir: m.base + "/0", Lanes: NamedLanes("a", "b"), MaxBytes: MinBytes, SegmentBytes: 256 << 10, CursorDelay: time.Hour,
 			Compression: None, Now: func() time.Time { return m.now }}
 		v.set(&m.o)

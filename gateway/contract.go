@@ -98,6 +98,7 @@ type Env struct {
 	GatewayID string       // gateway.id of the configuration
 	Name      string       // configured name of this source or sink
 	Dir       string       // directory of the configuration file, for relative paths
+	State     string       // directory, not made yet, for what this source or sink keeps over restarts; "" = nowhere (check, tests)
 	Log       *slog.Logger // already carries the name
 }
 

@@ -68,6 +68,7 @@ type SourceStatus struct {
 	LastRecord *time.Time `json:"last_record,omitempty"`
 	Balanced   bool       `json:"balanced"`        // received = queued + filtered + refused + in flight
 	Notes      []string   `json:"notes,omitempty"` // standing warnings, e.g. a subscription at QoS 0
+	Facts      []Fact     `json:"facts,omitempty"`
 }
 
 // QueueStatus is the state of the durable queue. What is counted is counted
@@ -137,6 +138,7 @@ type SinkStatus struct {
 	Waiting      uint64     `json:"waiting"`       // stored and not yet confirmed
 	Balanced     bool       `json:"balanced"`      // queued since the sink was first configured = the four above
 	LastSent     *time.Time `json:"last_sent,omitempty"`
+	Facts        []Fact     `json:"facts,omitempty"`
 }
 
 // Books must balance: for each source, what it handed in since the start =
@@ -192,7 +194,7 @@ func queueStatus(s buffer.Stats) QueueStatus {
 
 // status puts a sink's figures over all lanes into the status.
 func (f *forwarder) status(lanes []buffer.CursorStats) SinkStatus {
-	s := SinkStatus{Name: f.name, Type: f.typ, Link: f.link.status(), Balanced: true}
+	s := SinkStatus{Name: f.name, Type: f.typ, Link: f.link.status(), Balanced: true, Facts: factsOf(f.sink)}
 	for _, c := range lanes {
 		s.Sent, s.DeadLettered, s.Lost, s.Waiting = s.Sent+c.Sent, s.DeadLettered+c.Dead, s.Lost+c.Lost, s.Waiting+c.Waiting
 		s.Balanced = s.Balanced && c.From+c.Sent+c.Dead+c.Lost+c.Waiting == c.End

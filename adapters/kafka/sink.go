@@ -41,6 +41,7 @@ type Sink struct {
 	topics topicCache
 	job    job
 	arena  arena
+	facts  facts
 }
 
 // Sink builds the sink. It opens no connection.

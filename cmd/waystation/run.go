@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime/debug"
 	"runtime/pprof"
 	"sort"
@@ -123,7 +124,7 @@ func build(cfg *config.Config, log *slog.Logger) (*gateway.Gateway, *buffer.Shel
 		o.Shares = append(o.Shares, ln.Share)
 	}
 	for _, s := range cfg.Sources {
-		src, err := s.Config.Source(gateway.Env{GatewayID: cfg.Gateway.ID, Name: s.Name, Dir: cfg.Dir, Log: log.With("source", s.Name)})
+		src, err := s.Config.Source(env(cfg, "source", s.Name, log))
 		if err != nil {
 			return nil, nil, err
 		}
@@ -131,7 +132,7 @@ func build(cfg *config.Config, log *slog.Logger) (*gateway.Gateway, *buffer.Shel
 			Tags: mergeTags(cfg.Gateway.Tags, s.Tags), Transform: s.Rules, Source: src})
 	}
 	for _, s := range cfg.Sinks {
-		sink, err := s.Config.Sink(gateway.Env{GatewayID: cfg.Gateway.ID, Name: s.Name, Dir: cfg.Dir, Log: log.With("sink", s.Name)})
+		sink, err := s.Config.Sink(env(cfg, "sink", s.Name, log))
 		if err != nil {
 			return nil, nil, err
 		}
@@ -152,6 +153,16 @@ func build(cfg *config.Config, log *slog.Logger) (*gateway.Gateway, *buffer.Shel
 		return nil, nil, errors.Join(err, o.Queue.Close(context.Background()), o.Dead.Close())
 	}
 	return g, o.Dead, nil
+}
+
+// stateDir is where sources and sinks keep what is theirs, beside the queue. No
+// lane can have this name.
+const stateDir = ".state"
+
+// env is what the source or sink of that name is told.
+func env(cfg *config.Config, kind, name string, log *slog.Logger) gateway.Env {
+	return gateway.Env{GatewayID: cfg.Gateway.ID, Name: name, Dir: cfg.Dir, Log: log.With(kind, name),
+		State: filepath.Join(gateway.InDir(cfg.Dir, cfg.Buffer.Dir), stateDir, kind+"-"+name)}
 }
 
 // queueOptions returns how the configuration wants the queue. It reads the keys.

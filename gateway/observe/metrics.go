@@ -59,6 +59,7 @@ func metricTable() [][]string {
 		{"sink_records_dead_lettered_total", "Records refused for good, over the life of the queue.", "sink"},
 		{"sink_records_lost_total", "Records evicted or unreadable before they were sent, over the life of the queue.", "sink"},
 		{"sink_records_waiting", "Records stored and not yet confirmed.", "sink"},
+		{"sink_warning", "1 for each thing that a sink says needs a person, such as a certificate that ends soon.", "sink", "fact"},
 		{"books_balanced", "1 while queued = sent + dead-lettered + lost + waiting holds for every sink."},
 		{"clock_trusted", "1 while the clock of this machine is believed."},
 	}
@@ -105,6 +106,11 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		put("sink_records_dead_lettered_total", counter, float64(k.DeadLettered), k.Name)
 		put("sink_records_lost_total", counter, float64(k.Lost), k.Name)
 		put("sink_records_waiting", gauge, float64(k.Waiting), k.Name)
+		for _, x := range k.Facts {
+			if x.Warn {
+				put("sink_warning", gauge, 1, k.Name, x.Name)
+			}
+		}
 	}
 	put("books_balanced", gauge, truth(s.Books.Balanced))
 	put("clock_trusted", gauge, truth(s.ClockTrusted))

@@ -30,7 +30,8 @@ func well() gateway.Status {
 			CommitTimes: gateway.Histogram{Bounds: []float64{.001, .01}, Counts: []int64{4, 2, 1}, Sum: 0.5},
 			Lanes: []gateway.LaneStatus{{Name: "telemetry", Generation: "g1", First: 3, Next: 10, Segments: 2, Bytes: 3 << 20, MaxBytes: 4 << 20, Oldest: &oldest},
 				{Name: "telemetry", Generation: "g2", Origin: "ship-7", First: 3, Next: 10, Segments: 1, Retired: true}}},
-		Sinks: []gateway.SinkStatus{{Name: "shore", Type: "kafka", Link: gateway.Link{State: gateway.Up}, Sent: 5, Waiting: 4, Balanced: true}},
+		Sinks: []gateway.SinkStatus{{Name: "shore", Type: "kafka", Link: gateway.Link{State: gateway.Up}, Sent: 5, Waiting: 4, Balanced: true,
+			Facts: []gateway.Fact{{Name: "delivery", Value: "exactly once"}}}},
 		Books: gateway.Books{In: 10, Queued: 9, Balanced: true}}
 }
 
@@ -89,7 +90,9 @@ func TestPaths(t *testing.T) {
 
 // TestMetricTable holds that every metric of the table is collected, and no other.
 func TestMetricTable(t *testing.T) {
-	_, body := ask(t, well(), "/metrics")
+	s := well()
+	s.Sinks[0].Facts = []gateway.Fact{{Name: "certificate", Value: "ends in 12 days", Warn: true}}
+	_, body := ask(t, s, "/metrics")
 	for _, m := range metricTable() {
 		if !strings.Contains(body, "# HELP waystation_"+m[0]+" ") {
 			t.Errorf("%s is not collected", m[0])
@@ -195,10 +198,11 @@ func TestTroubles(t *testing.T) {
 	s.Queue.State, s.Queue.Error, s.Queue.Quarantined = "read-only", "remounted", 2
 	s.Sources[0].State, s.Sources[0].Error, s.Sources[0].Notes = gateway.Down, "panic: x\nstack", []string{"QoS 0"}
 	s.Sinks[0].State, s.Sinks[0].DeadLettered, s.Sinks[0].Lost = gateway.Down, 3, 4
+	s.Sinks[0].Facts = append(s.Sinks[0].Facts, gateway.Fact{Name: "certificate", Value: "ends in 12 days", Warn: true})
 	s.Books.Balanced, s.ClockTrusted = false, false
 	got := strings.Join(Troubles(&s), "\n")
 	for _, want := range []string{"read-only", "do not balance", "source deck is down: panic: x", "QoS 0", "sink shore is down",
-		"refused 3", "lost 4", "2 segments", "not synchronised"} {
+		"refused 3", "lost 4", "shore: certificate: ends", "2 segments", "not synchronised"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no word of %q in:\n%s", want, got)
 		}

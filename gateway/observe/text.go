@@ -30,13 +30,31 @@ func Text(w io.Writer, s *gateway.Status) error {
 			filtered = fmt.Sprintf(", %d filtered", src.Filtered)
 		}
 		p("source\t%s\t%s\t%d received, %d stored%s, %d bad\t%s", src.Name, src.State, src.Received, src.Queued, filtered, src.BadQuality, last)
+		factsText(src.Facts, p)
 	}
 	queueText(s, p)
 	for i := range s.Sinks {
 		k := &s.Sinks[i]
 		p("sink\t%s\t%s\t%d sent, %d waiting, %d dead letters, %d lost", k.Name, k.State, k.Sent, k.Waiting, k.DeadLettered, k.Lost)
+		factsText(k.Facts, p)
 	}
 	return tw.Flush()
+}
+
+// factsText writes what a source or sink tells of itself.
+func factsText(facts []gateway.Fact, p func(string, ...any)) {
+	for _, x := range facts {
+		p("\t\t\t%s: %s", x.Name, x.Value)
+	}
+}
+
+// factTroubles adds the facts that need a person.
+func factTroubles(of string, facts []gateway.Fact, add func(string, ...any)) {
+	for _, x := range facts {
+		if x.Warn {
+			add("%s: %s: %s", of, x.Name, x.Value)
+		}
+	}
 }
 
 // Troubles lists what needs a person, most urgent first.
@@ -54,12 +72,14 @@ func Troubles(s *gateway.Status) (out []string) {
 		for _, n := range src.Notes {
 			add("source %s: %s", src.Name, n)
 		}
+		factTroubles("source "+src.Name, src.Facts, add)
 	}
 	for i := range s.Sinks {
 		k := &s.Sinks[i]
 		if k.State != gateway.Up {
 			add("sink %s is %s%s", k.Name, k.State, because(k.Error))
 		}
+		factTroubles("sink "+k.Name, k.Facts, add)
 		if k.DeadLettered > 0 {
 			add("sink %s refused %d records: see `waystation dead-letters`", k.Name, k.DeadLettered)
 		}
