@@ -42,6 +42,15 @@ type Sink struct {
 	job    job
 	arena  arena
 	facts  facts
+
+	fault func(point string) // tests only: called at each step of a transaction; it may not return
+}
+
+// at tells a test that a step of a transaction begins or has ended.
+func (s *Sink) at(point string) {
+	if s.fault != nil {
+		s.fault(point)
+	}
 }
 
 // Sink builds the sink. It opens no connection.
@@ -53,7 +62,7 @@ func (c *Config) Sink(env gateway.Env) (gateway.Sink, error) {
 		env.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Sink{cfg: *c, env: env, addr: "kafka " + env.Name, raw: c.Encoding == wordRaw,
-		tries: 5, pause: 100 * time.Millisecond, keepMeta: 10 * time.Minute, produce: 7, level: c.Level}
+		tries: 5, pause: 100 * time.Millisecond, keepMeta: 10 * time.Minute, produce: 7, level: c.Level, fault: newFailpoint()}
 	if s.cfg.ClientID == "" {
 		s.cfg.ClientID = "waystation-" + env.GatewayID
 	}
