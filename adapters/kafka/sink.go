@@ -2,9 +2,7 @@ package kafka
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"strings"
@@ -42,6 +40,7 @@ type Sink struct {
 	job    job
 	arena  arena
 	facts  facts
+	secure secure
 }
 
 // Sink builds the sink. It opens no connection.
@@ -74,6 +73,7 @@ func (c *Config) Sink(env gateway.Env) (gateway.Sink, error) {
 			s.level = 1
 		}
 	}
+	s.secure = newSecure(&s.cfg, env)
 	conf, err := s.clientConfig()
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.addr, err)
@@ -92,15 +92,11 @@ func (s *Sink) Connect(ctx context.Context) error {
 		return nil // it has just answered, if only with a refusal
 	}
 	_ = s.drop()
-	conf, err := s.clientConfig()
-	if err != nil {
-		return fmt.Errorf("%s: %w", s.addr, err)
-	}
-	sess, err := newSession(s.cfg.Brokers, conf, s.dial)
+	sess, version, err := s.newSession(ctx)
 	if err != nil {
 		return fmt.Errorf("%s: connect to %s: %w", s.addr, s.servers(), err)
 	}
-	s.sess = sess
+	s.adopt(sess, version)
 	if s.prod.known {
 		err = s.sess.probe(ctx, s.probe)
 	} else {
@@ -144,28 +140,3 @@ func (s *Sink) drop() error {
 }
 
 func (s *Sink) servers() string { return strings.Join(s.cfg.Brokers, ",") }
-
-// hint says what a person must do about err, or "".
-func (s *Sink) hint(err error, topic string) string {
-	tool := " --bootstrap-server " + s.cfg.Brokers[0]
-	user := s.cfg.SASL.User
-	if user == "" {
-		user = "<user>"
-	}
-	allow := "kafka-acls.sh" + tool + " --add --allow-principal User:" + user
-	switch {
-	case errors.Is(err, sarama.ErrUnknownTopicOrPartition):
-		return " (create it: kafka-topics.sh" + tool + " --create --topic " + topic + " --partitions 3, or set unknown_topic: dead-letter)"
-	case errors.Is(err, sarama.ErrTopicAuthorizationFailed):
-		return " (allow it: " + allow + " --operation Write --operation Describe --topic " + topic + ")"
-	case errors.Is(err, sarama.ErrClusterAuthorizationFailed):
-		return " (allow it: " + allow + " --operation IdempotentWrite --cluster)"
-	case errors.Is(err, sarama.ErrInvalidTopic):
-		return " (correct the option topic: Kafka does not take this name)"
-	case errors.Is(err, sarama.ErrSASLAuthenticationFailed), errors.Is(err, sarama.ErrUnsupportedSASLMechanism):
-		return " (check sasl.mechanism, sasl.user and sasl.password)"
-	case errors.Is(err, io.EOF) && topic == "":
-		return " (the server closes the connection at once: check sasl.* and tls.enabled)"
-	}
-	return ""
-}

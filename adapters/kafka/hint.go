@@ -1,0 +1,79 @@
+package kafka
+
+import (
+	"errors"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/IBM/sarama"
+
+	"github.com/waystation-iot/waystation/gateway"
+)
+
+// hint says what a person must do about err, or "".
+func (s *Sink) hint(err error, topic string) string {
+	tool, admin := " --bootstrap-server "+s.cfg.Brokers[0], ""
+	if s.cfg.TLS.Enabled || s.cfg.SASL.Mechanism != "" {
+		admin = " --command-config admin.properties"
+	}
+	allow := "kafka-acls.sh" + tool + " --add --allow-principal " + s.principal()
+	text := ""
+	switch {
+	case errors.Is(err, sarama.ErrUnknownTopicOrPartition):
+		text = "create it: kafka-topics.sh" + tool + " --create --topic " + topic + " --partitions 3" + admin + ", or set unknown_topic: dead-letter"
+	case errors.Is(err, sarama.ErrTopicAuthorizationFailed):
+		text = "allow it: " + allow + " --operation Write --operation Describe --topic " + topic + admin
+	case errors.Is(err, sarama.ErrClusterAuthorizationFailed):
+		text = "allow it: " + allow + " --operation IdempotentWrite --cluster" + admin
+	case errors.Is(err, sarama.ErrInvalidTopic):
+		text = "correct the option topic: Kafka does not take this name"
+	default:
+		text = s.loginHint(err, topic == "")
+	}
+	if text == "" {
+		return ""
+	}
+	return " (" + text + ")"
+}
+
+// loginHint explains why there is no session. first says that the connection
+// had not been of use yet.
+func (s *Sink) loginHint(err error, first bool) string {
+	var token *tokenError
+	mechanism := strings.ToUpper(s.cfg.SASL.Mechanism)
+	if s.cfg.SASL.Mechanism == wordOAuth {
+		mechanism = "OAUTHBEARER"
+	}
+	switch {
+	case errors.As(err, &token):
+		return "" // says it itself
+	case errors.Is(err, sarama.ErrUnsupportedSASLMechanism):
+		return "the broker does not offer " + mechanism + " on this port: correct sasl.mechanism, or add it to sasl.enabled.mechanisms of the broker"
+	case errors.Is(err, sarama.ErrSASLAuthenticationFailed) && s.cfg.SASL.Mechanism == wordOAuth:
+		return "the broker does not take the token: check sasl.oauth.scopes and audience, that the broker trusts this token server, and the clocks of both: this one says " + time.Now().UTC().Format(time.RFC3339)
+	case errors.Is(err, sarama.ErrSASLAuthenticationFailed):
+		return "the broker does not know user " + s.cfg.SASL.User + " with this password for " + mechanism + ": check sasl.user, sasl.password and sasl.mechanism"
+	}
+	if hint := gateway.TLSHint(err, time.Now()); hint != "" {
+		return hint
+	}
+	if errors.Is(err, io.EOF) && first {
+		return "the server closes the connection at once: check sasl.* and tls.enabled"
+	}
+	return ""
+}
+
+// principal is who we are to Kafka's ACLs, with its default rules.
+func (s *Sink) principal() string {
+	switch {
+	case s.cfg.SASL.Mechanism == wordOAuth:
+		return "User:" + s.cfg.SASL.OAuth.ClientID // where the token's subject is the client
+	case s.cfg.SASL.User != "":
+		return "User:" + s.cfg.SASL.User
+	}
+	if c := s.secure.creds.TLS(); c != nil && len(c.Certificates) > 0 {
+		return `"User:` + c.Certificates[0].Leaf.Subject.String() + `"`
+	}
+	return "User:ANONYMOUS"
+}
