@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -270,6 +271,20 @@ func (c *Credentials) Facts(now time.Time) (all []Fact) {
 		all = append(all, Fact{Name: "private key", Value: c.inForce.open.Error(), Warn: true})
 	}
 	return all
+}
+
+// Hint says what a person must do about an error of the connection, as TLSHint
+// does; it knows besides when our own certificate has ended.
+func (c *Credentials) Hint(err error, now time.Time) string {
+	hint := TLSHint(err, now)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	own := c.inForce.own
+	if hint == "" || own.ends.IsZero() || now.Before(own.ends) || !strings.Contains(err.Error(), "remote error: tls: ") {
+		return hint
+	}
+	return fmt.Sprintf("our certificate, %s, ended on %s: put a new certificate and key in their place, they are taken up without a restart",
+		own.where, own.ends.UTC().Format(time.DateOnly))
 }
 
 // warnAhead is how long before its end a certificate is warned about.

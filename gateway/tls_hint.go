@@ -58,7 +58,7 @@ func alertHint(text string) string {
 		{"expired certificate", ours + ": it ended; put a new one in the place of tls.cert and tls.key"},
 		{"unknown certificate authority", ours + ": it does not trust the authority that signed tls.cert"},
 		{"bad certificate", ours + ", or wants one and got none: set tls.cert and tls.key to one signed by an authority that the server trusts"},
-		{"certificate unknown", ours + ": have tls.cert signed by an authority that the server trusts"},
+		{"unknown certificate", ours + ": have tls.cert signed by an authority that the server trusts"},
 		{"unsupported certificate", ours + ": it must be allowed for client authentication (extended key usage)"},
 		{"revoked certificate", ours + ": it was revoked; have a new one issued"},
 		{"protocol version not supported", "the server is too old: it must speak TLS 1.2 or 1.3"},

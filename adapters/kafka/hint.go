@@ -7,16 +7,11 @@ import (
 	"time"
 
 	"github.com/IBM/sarama"
-
-	"github.com/waystation-iot/waystation/gateway"
 )
 
 // hint says what a person must do about err, or "".
 func (s *Sink) hint(err error, topic string) string {
-	tool, admin := " --bootstrap-server "+s.cfg.Brokers[0], ""
-	if s.cfg.TLS.Enabled || s.cfg.SASL.Mechanism != "" {
-		admin = " --command-config admin.properties"
-	}
+	tool, admin := " --bootstrap-server "+s.cfg.Brokers[0], s.adminConfig()
 	allow := "kafka-acls.sh" + tool + " --add --allow-principal " + s.principal()
 	text := ""
 	switch {
@@ -25,7 +20,8 @@ func (s *Sink) hint(err error, topic string) string {
 	case errors.Is(err, sarama.ErrTopicAuthorizationFailed):
 		text = "allow it: " + allow + " --operation Write --operation Describe --topic " + topic + admin
 	case errors.Is(err, sarama.ErrClusterAuthorizationFailed):
-		text = "allow it: " + allow + " --operation IdempotentWrite --cluster" + admin
+		text = "allow it: " + allow + " --operation Write --operation Describe " + s.topicPattern() + admin +
+			"; before Kafka 2.8 also --operation IdempotentWrite --cluster"
 	case errors.Is(err, sarama.ErrInvalidTopic):
 		text = "correct the option topic: Kafka does not take this name"
 	default:
@@ -41,10 +37,7 @@ func (s *Sink) hint(err error, topic string) string {
 // had not been of use yet.
 func (s *Sink) loginHint(err error, first bool) string {
 	var token *tokenError
-	mechanism := strings.ToUpper(s.cfg.SASL.Mechanism)
-	if s.cfg.SASL.Mechanism == wordOAuth {
-		mechanism = "OAUTHBEARER"
-	}
+	mechanism := s.mechanism()
 	switch {
 	case errors.As(err, &token):
 		return "" // says it itself
@@ -55,13 +48,36 @@ func (s *Sink) loginHint(err error, first bool) string {
 	case errors.Is(err, sarama.ErrSASLAuthenticationFailed):
 		return "the broker does not know user " + s.cfg.SASL.User + " with this password for " + mechanism + ": check sasl.user, sasl.password and sasl.mechanism"
 	}
-	if hint := gateway.TLSHint(err, time.Now()); hint != "" {
+	if hint := s.secure.creds.Hint(err, time.Now()); hint != "" {
 		return hint
 	}
-	if errors.Is(err, io.EOF) && first {
+	if (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)) && first {
 		return "the server closes the connection at once: check sasl.* and tls.enabled"
 	}
 	return ""
+}
+
+// adminConfig is the option of Kafka's tools by which an administrator logs in.
+func (s *Sink) adminConfig() string {
+	if s.cfg.TLS.Enabled || s.cfg.SASL.Mechanism != "" {
+		return " --command-config admin.properties"
+	}
+	return ""
+}
+
+// mechanism is how Kafka calls the way to log in.
+func (s *Sink) mechanism() string { return strings.ToUpper(s.cfg.SASL.Mechanism) }
+
+// topicPattern names the topics of the sink for kafka-acls.sh.
+func (s *Sink) topicPattern() string {
+	prefix, rest, _ := strings.Cut(s.cfg.Topic, "{")
+	switch {
+	case rest == "":
+		return "--topic " + prefix
+	case prefix == "":
+		return "--topic '*'"
+	}
+	return "--resource-pattern-type prefixed --topic " + prefix
 }
 
 // principal is who we are to Kafka's ACLs, with its default rules.
