@@ -7,6 +7,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -33,6 +34,31 @@ type checker struct {
 	config *sarama.Config
 	admin  *sarama.Broker // the first that answered
 	meta   *sarama.MetadataResponse
+
+	mu     sync.Mutex // guards opened
+	opened []*sarama.Broker
+}
+
+// open begins a connection to b, to be closed with the check.
+func (k *checker) open(b *sarama.Broker) error {
+	k.mu.Lock()
+	k.opened = append(k.opened, b)
+	k.mu.Unlock()
+	if err := b.Open(k.config); err != nil && !errors.Is(err, sarama.ErrAlreadyConnected) {
+		return err
+	}
+	_, err := b.Connected()
+	return err
+}
+
+// close ends every connection.
+func (k *checker) close() {
+	k.sess.cut()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, b := range k.opened {
+		_ = b.Close() // says that it is not connected
+	}
 }
 
 func (k *checker) ok(what, format string, args ...any) {
@@ -59,7 +85,7 @@ func (k *checker) check() {
 	defer stop()
 	k.sess = &session{dial: k.dial, ctx: ctx, stop: stop, conns: make(map[*conn]struct{})}
 	defer context.AfterFunc(ctx, k.sess.cut)() // sarama's calls take no context
-	defer k.sess.cut()
+	defer k.close()
 	k.clock()
 	if err := k.secure.ready(ctx); err != nil {
 		k.bad(gateway.Fail, "token", err.Error(), "")

@@ -1,7 +1,9 @@
 package kafka
 
 import (
+	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -116,7 +118,13 @@ func (k *checker) try(addr string) (t trial) {
 			conf.ServerName = host
 		}
 		secured := tls.Client(c, conf)
-		if err := secured.HandshakeContext(k.sess.ctx); err != nil {
+		ctx, cancel := context.WithTimeout(k.sess.ctx, k.cfg.DialTimeout)
+		err := secured.HandshakeContext(ctx)
+		cancel()
+		if errors.Is(err, context.DeadlineExceeded) && k.ctx.Err() == nil {
+			err = fmt.Errorf("no answer within %s: does it speak TLS on this port?", k.cfg.DialTimeout)
+		}
+		if err != nil {
 			t.failed, t.err = "TLS", err
 			return t
 		}
@@ -134,10 +142,7 @@ func (k *checker) speak(t *trial) {
 		t.failed = "log-in with " + k.mechanism()
 	}
 	b := sarama.NewBroker(t.addr)
-	if t.err = b.Open(k.config); t.err != nil {
-		return
-	}
-	if _, t.err = b.Connected(); t.err != nil {
+	if t.err = k.open(b); t.err != nil {
 		return
 	}
 	versions := 0

@@ -146,7 +146,7 @@ func (k *checker) configs(kind sarama.ConfigResourceType, name string, keys ...s
 	at := k.admin
 	if kind == sarama.BrokerResource && at.ID() < 0 && fmt.Sprint(k.meta.Brokers[0].ID()) == name {
 		at = k.meta.Brokers[0] // a broker tells of itself only
-		if err := at.Open(k.config); err != nil && !errors.Is(err, sarama.ErrAlreadyConnected) {
+		if err := k.open(at); err != nil {
 			return nil, err
 		}
 	}
