@@ -36,14 +36,16 @@ func TestNothingTellsASecret(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, change := range map[string]func(o *Config){
-		"plain":      func(o *Config) { o.SASL = SASL{Mechanism: "plain", User: "gw", Password: right} },
-		"file":       func(o *Config) { o.SASL = SASL{Mechanism: "scram-sha-256", User: "gw", Password: "file:password"} },
-		"no file":    func(o *Config) { o.SASL = SASL{Mechanism: "plain", User: "gw", Password: "file:geheim-none"} },
-		"wrong":      func(o *Config) { o.SASL = SASL{Mechanism: "plain", User: "gw", Password: wrong} },
-		"scram":      func(o *Config) { o.SASL = SASL{Mechanism: "scram-sha-512", User: "gw", Password: wrong} },
-		"no rights":  func(o *Config) { o.SASL = SASL{Mechanism: "plain", User: "guest", Password: right} },
-		"no topic":   func(o *Config) { o.Topic, o.SASL = "none", SASL{Mechanism: "plain", User: "gw", Password: right} },
-		"no broker":  func(o *Config) { o.Brokers, o.SASL = []string{"127.0.0.1:1"}, SASL{Mechanism: "plain", User: "gw", Password: right} },
+		"plain":     func(o *Config) { o.SASL = SASL{Mechanism: "plain", User: "gw", Password: right} },
+		"file":      func(o *Config) { o.SASL = SASL{Mechanism: "scram-sha-256", User: "gw", Password: "file:password"} },
+		"no file":   func(o *Config) { o.SASL = SASL{Mechanism: "plain", User: "gw", Password: "file:geheim-none"} },
+		"wrong":     func(o *Config) { o.SASL = SASL{Mechanism: "plain", User: "gw", Password: wrong} },
+		"scram":     func(o *Config) { o.SASL = SASL{Mechanism: "scram-sha-512", User: "gw", Password: wrong} },
+		"no rights": func(o *Config) { o.SASL = SASL{Mechanism: "plain", User: "guest", Password: right} },
+		"no topic":  func(o *Config) { o.Topic, o.SASL = "none", SASL{Mechanism: "plain", User: "gw", Password: right} },
+		"no broker": func(o *Config) {
+			o.Brokers, o.SASL = []string{"127.0.0.1:1"}, SASL{Mechanism: "plain", User: "gw", Password: right}
+		},
 		"TLS":        func(o *Config) { o.TLS.Enabled, o.SASL = true, SASL{Mechanism: "plain", User: "gw", Password: right} },
 		"mechanism":  func(o *Config) { *o = *oauthConfig(careless); o.SASL.OAuth.ClientSecret = "geheim-client" },
 		"no address": func(o *Config) { *o = *oauthConfig(careless); o.SASL.OAuth.TokenURL = "http://127.0.0.1:1/geheim-path" },

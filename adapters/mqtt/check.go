@@ -33,7 +33,7 @@ func (c *Config) Check(ctx context.Context, env gateway.Env, report func(gateway
 	defer client.Disconnect(100)
 	began := time.Now()
 	if err := s.await(ctx, client.Connect()); err != nil {
-		tell(gateway.Fail, what, "connect: "+err.Error(), gateway.TLSHint(err, time.Now()))
+		tell(gateway.Fail, what, strings.TrimPrefix(err.Error(), "network Error : "), s.connectHint(err))
 		return
 	}
 	tell(gateway.OK, what, fmt.Sprintf("connected as %s in %s", s.who(), time.Since(began).Round(time.Millisecond)), "")
@@ -49,6 +49,20 @@ func (c *Config) Check(ctx context.Context, env gateway.Env, report func(gateway
 		}
 		s.tellGranted(token, topic, tell)
 	}
+}
+
+// connectHint says what to do about a connection that does not come about.
+func (s *source) connectHint(err error) string {
+	text := err.Error()
+	switch {
+	case strings.Contains(text, "bad user name or password"), strings.Contains(text, "not Authorized"):
+		return "check user and password, and that the broker lets client " + s.clientID + "-check in"
+	case strings.Contains(text, "connection refused"):
+		return "start the broker, or correct url"
+	case strings.Contains(text, "no such host"):
+		return "correct url, or make the name resolve"
+	}
+	return ""
 }
 
 // tellGranted reports what the broker says to a subscription.
@@ -82,7 +96,7 @@ func (s *source) checkOptions(ctx context.Context) *paho.ClientOptions {
 	return paho.NewClientOptions().AddBroker(s.url.String()).SetClientID(s.clientID + "-check").SetProtocolVersion(4).
 		SetCleanSession(true).SetAutoReconnect(false).SetConnectRetry(false).SetConnectTimeout(s.cfg.Timeout).
 		SetKeepAlive(s.cfg.KeepAlive).SetPingTimeout(s.cfg.Timeout).SetWriteTimeout(s.cfg.Timeout).
-		SetUsername(s.cfg.User).SetPassword(s.password).
+		SetUsername(s.cfg.User).SetPassword(s.password()).
 		SetCustomOpenConnectionFn(func(u *url.URL, _ paho.ClientOptions) (net.Conn, error) {
 			c, err := s.dial(ctx, u)
 			if err == nil {
