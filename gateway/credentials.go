@@ -222,10 +222,14 @@ func firstToEnd(state tls.ConnectionState) (best certificate) {
 	for _, chain := range state.VerifiedChains {
 		var first certificate
 		for i, x := range chain {
+			server := state.ServerName // none for an IP address
+			if server == "" {
+				server = chain[0].Subject.CommonName
+			}
 			if i == 0 || x.NotAfter.Before(first.ends) {
-				first = certificate{"of the server " + state.ServerName, x.NotAfter}
+				first = certificate{"of the server " + server, x.NotAfter}
 				if i > 0 {
-					first.where = "of the authority " + x.Subject.CommonName + " of the server " + state.ServerName
+					first.where = "of the authority " + x.Subject.CommonName + " of the server " + server
 				}
 			}
 		}

@@ -197,9 +197,10 @@ func (k *checker) advertisedFix(addr string) string {
 
 // idempotent asks for a producer id, as every start does.
 func (k *checker) idempotent() {
-	answer, err := k.admin.InitProducerID(&sarama.InitProducerIDRequest{Version: 1, ProducerID: -1, ProducerEpoch: -1})
-	if err == nil && answer.Err != sarama.ErrNoError {
-		err = answer.Err
+	err := k.producerID()
+	for try := 0; try < 10 && errors.Is(err, sarama.ErrOffsetsLoadInProgress) && k.ctx.Err() == nil; try++ {
+		k.rest(k.ctx, 200*time.Millisecond) // the first that asks a broker is told so while it gets ids for itself
+		err = k.producerID()
 	}
 	switch {
 	case err == nil:
@@ -209,6 +210,15 @@ func (k *checker) idempotent() {
 	default:
 		k.bad(gateway.Fail, "idempotent writes", err.Error(), k.fix(err, ""))
 	}
+}
+
+// producerID asks for one.
+func (k *checker) producerID() error {
+	answer, err := k.admin.InitProducerID(&sarama.InitProducerIDRequest{Version: 1, ProducerID: -1, ProducerEpoch: -1})
+	if err == nil && answer.Err != sarama.ErrNoError {
+		err = answer.Err
+	}
+	return err
 }
 
 // transactions looks for what exactly-once delivery needs. It is no fault when
@@ -222,6 +232,8 @@ func (k *checker) transactions() {
 	switch {
 	case err == nil:
 		k.ok("transactions", "offered; coordinator %s%s", answer.Coordinator.Addr(), k.brokerLimits())
+	case errors.Is(err, sarama.ErrConsumerCoordinatorNotAvailable):
+		k.ok("transactions", "offered; nobody has used them in this cluster yet")
 	case errors.Is(err, sarama.ErrTransactionalIDAuthorizationFailed):
 		k.bad(gateway.Note, "transactions", "not allowed; only exactly-once delivery needs them",
 			k.acl("--operation Write --operation Describe --transactional-id "+id))
@@ -250,7 +262,8 @@ func (k *checker) acl(rights string) string {
 	return text + k.adminConfig()
 }
 
-// fix is the hint about err, without its brackets.
+// fix is the hint about err, bare: a command begins it.
 func (k *checker) fix(err error, topic string) string {
-	return strings.TrimSuffix(strings.TrimPrefix(k.hint(err, topic), " ("), ")")
+	text := strings.TrimSuffix(strings.TrimPrefix(k.hint(err, topic), " ("), ")")
+	return strings.TrimPrefix(strings.TrimPrefix(text, "allow it: "), "create it: ")
 }

@@ -74,7 +74,7 @@ func TestCheckTopics(t *testing.T) {
 	if !failed {
 		t.Error("a missing topic is no fault")
 	}
-	wantLine(t, lines, "fail topic none: it does not exist", "create it: kafka-topics.sh --bootstrap-server "+r.c.Addrs()[0])
+	wantLine(t, lines, "fail topic none: it does not exist", " → kafka-topics.sh --bootstrap-server "+r.c.Addrs()[0])
 	lines, failed = r.checked(r.ctx(), func(c *Config) { c.Topic, c.AutoCreate = "none", true })
 	if failed || r.c.TopicInfo("none") != nil {
 		t.Error("failed, or the check made the topic")
