@@ -6,6 +6,7 @@ type Fact struct {
 	Name  string `json:"name"`           // a few words, lower case: "delivery", "certificate"
 	Value string `json:"value"`          // as a person reads it
 	Warn  bool   `json:"warn,omitempty"` // a person must act
+	Ends  int64  `json:"ends,omitempty"` // Unix seconds when it ends, as a certificate does; 0 = it does not
 }
 
 // Reporter is a Source or Sink that has facts to tell. Facts may be called from

@@ -45,9 +45,21 @@ type TLS struct {
 
 // SASL says how to log in.
 type SASL struct {
-	Mechanism string         `yaml:"mechanism" doc:"plain, scram-sha-256 or scram-sha-512; no log-in when empty."`
-	User      string         `yaml:"user" doc:"User."`
-	Password  gateway.Secret `yaml:"password" doc:"Password, as env:NAME, file:PATH, credential:NAME or the text itself."`
+	Mechanism string         `yaml:"mechanism" doc:"plain, scram-sha-256, scram-sha-512 or oauthbearer; no log-in when empty."`
+	User      string         `yaml:"user" doc:"User, of plain and scram."`
+	Password  gateway.Secret `yaml:"password" doc:"Password, as env:NAME, file:PATH, credential:NAME or the text itself. A file is read again when it changes."`
+	OAuth     OAuth          `yaml:"oauth" doc:"Where the tokens of oauthbearer come from: the client credentials grant of OAuth 2.0."`
+}
+
+// OAuth says where tokens come from.
+type OAuth struct {
+	TokenURL     string            `yaml:"token_url" doc:"Address of the token endpoint; https, or http on a loopback address." example:"https://login.example/oauth2/token"`
+	ClientID     string            `yaml:"client_id" doc:"Name of the client at the token server."`
+	ClientSecret gateway.Secret    `yaml:"client_secret" doc:"Its secret, as env:NAME, file:PATH, credential:NAME or the text itself. A file is read again when it changes."`
+	Scopes       []string          `yaml:"scopes" doc:"Scopes to ask for." example:"[\"kafka\"]"`
+	Audience     string            `yaml:"audience" doc:"Audience to ask for, where the token server wants one."`
+	Extensions   map[string]string `yaml:"extensions" doc:"SASL extensions sent to Kafka (KIP-342), as some hosted clusters want them." example:"{logicalCluster: lkc-1234}"`
+	TLS          gateway.TLS       `yaml:"tls" doc:"Certificates of the connection to the token server."`
 }
 
 // Limits of the options, and their words.
@@ -56,6 +68,7 @@ const (
 	wordDeadLetter = "dead-letter"
 	wordRaw        = "raw"
 	wordJSON       = "json"
+	wordOAuth      = "oauthbearer"
 	// minMessage leaves room for the batch header and a small record.
 	minMessage = 512
 	// maxMessage is a tenth of Kafka's largest request (socket.request.max.bytes, 100 MiB).
@@ -152,9 +165,22 @@ func (c *Config) checkSecurity(f *faults) {
 		if s.User != "" || s.Password != "" {
 			f.add("sasl.mechanism", "is required with a user or password", "plain, scram-sha-256 or scram-sha-512")
 		}
+		if s.OAuth.given() {
+			f.add("sasl.mechanism", "is required with oauth", "write mechanism: oauthbearer")
+		}
 		return
 	}
-	f.oneOf("sasl.mechanism", s.Mechanism, "plain", "scram-sha-256", "scram-sha-512")
+	f.oneOf("sasl.mechanism", s.Mechanism, "plain", "scram-sha-256", "scram-sha-512", wordOAuth)
+	if s.Mechanism == wordOAuth {
+		if s.User != "" || s.Password != "" {
+			f.add("sasl.user", "user and password are not for oauthbearer", "use sasl.oauth.client_id and client_secret")
+		}
+		s.OAuth.check(f)
+		return
+	}
+	if s.OAuth.given() {
+		f.add("sasl.oauth", "is for mechanism oauthbearer only", "")
+	}
 	if s.User == "" {
 		f.add("sasl.user", "is required", "")
 	}

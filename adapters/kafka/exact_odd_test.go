@@ -16,7 +16,7 @@ import (
 // A right that is missing is never a reason to deliver less: the error names
 // the command.
 func TestMissingRightsForTransactions(t *testing.T) {
-	const acl = "kafka-acls.sh --bootstrap-server %s --add --allow-principal User:<user> --operation "
+	const acl = "kafka-acls.sh --bootstrap-server %s --add --allow-principal User:ANONYMOUS --operation "
 	for name, c := range map[string]struct {
 		fault kfake.Fault
 		want  string

@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"sync"
+	"time"
 
 	"github.com/waystation-iot/waystation/gateway"
 )
@@ -36,5 +37,5 @@ func (s *Sink) Facts() []gateway.Fact {
 			out = append(out, x)
 		}
 	}
-	return out
+	return append(out, s.secure.facts(time.Now())...)
 }

@@ -75,13 +75,18 @@ func (s *Sink) findCopy(ctx context.Context) error {
 	return nil
 }
 
+// createCopy is the command that makes the topic of the copy.
+func (s *Sink) createCopy() string {
+	return "kafka-topics.sh --bootstrap-server " + s.cfg.Brokers[0] + " --create --topic " + s.cfg.PositionTopic +
+		" --partitions 8 --config cleanup.policy=compact" + s.adminConfig()
+}
+
 // copyOff goes on without a copy, and says so.
 func (s *Sink) copyOff(err error) {
-	tool := " --bootstrap-server " + s.cfg.Brokers[0]
 	name := s.cfg.PositionTopic
-	do := "kafka-topics.sh" + tool + " --create --topic " + name + " --partitions 8 --config cleanup.policy=compact"
+	do := s.createCopy()
 	if err != nil && !errors.Is(err, sarama.ErrUnknownTopicOrPartition) {
-		do = s.allow() + " --operation Read --operation Write --operation Describe --topic " + name
+		do = s.acl("--operation Read --operation Write --operation Describe --topic " + name)
 	}
 	text := "no copy of the position: after an absence longer than offsets.retention.minutes (7 days) one batch may come twice"
 	s.env.Log.Info(text, "position_topic", name, "reason", err, "command", do)

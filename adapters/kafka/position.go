@@ -69,7 +69,7 @@ func (s *Sink) readPosition(ctx context.Context, p *position, r *round) error {
 		return s.fallBack(err)
 	}
 	if err != nil {
-		r.trouble(s, fmt.Errorf("%s: read the position of group %s: %w%s", s.addr, p.group, err, s.groupHint(err, p.group)), err)
+		r.trouble(s, fmt.Errorf("%s: read the position of group %s: %w%s", s.addr, p.group, err, s.hint(err, "")), err)
 		return nil
 	}
 	s.lostCoordinator = false

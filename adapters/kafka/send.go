@@ -47,6 +47,7 @@ func (s *Sink) Send(ctx context.Context, b *gateway.Batch) error {
 	if s.sess == nil {
 		return fmt.Errorf("%s: send: not connected", s.addr)
 	}
+	s.renewSession(ctx)
 	s.take(b)
 	tries, pause, resets := 0, s.pause, 0
 	var since time.Time // of the first try without progress

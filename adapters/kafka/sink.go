@@ -40,6 +40,7 @@ type Sink struct {
 	job    job
 	arena  arena
 	facts  facts
+	secure secure
 
 	exact           bool // records and position go in one transaction
 	version         sarama.KafkaVersion
@@ -92,6 +93,7 @@ func (c *Config) Sink(env gateway.Env) (gateway.Sink, error) {
 			s.level = 1
 		}
 	}
+	s.secure = newSecure(&s.cfg, env)
 	conf, err := s.clientConfig()
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.addr, err)
@@ -111,15 +113,11 @@ func (s *Sink) Connect(ctx context.Context) error {
 		return nil // it has just answered, if only with a refusal
 	}
 	_ = s.drop()
-	conf, err := s.clientConfig()
-	if err != nil {
-		return fmt.Errorf("%s: %w", s.addr, err)
-	}
-	sess, err := newSession(s.cfg.Brokers, conf, s.dial)
+	sess, version, err := s.newSession(ctx)
 	if err != nil {
 		return fmt.Errorf("%s: connect to %s: %w", s.addr, s.servers(), err)
 	}
-	s.sess = sess
+	s.adopt(sess, version)
 	if s.prod.known {
 		err = s.sess.probe(ctx, s.probe)
 	} else {

@@ -97,7 +97,7 @@ func TestSourceOpensNothingAndNamesFiles(t *testing.T) {
 		t.Errorf("got error %v", err)
 	}
 	c.TLS, c.User, c.Password = nil, "u", "env:NOT_SET_ANYWHERE"
-	if _, err := c.Source(gateway.Env{Name: "deck"}); err == nil || !strings.Contains(err.Error(), "mqtt deck: password") {
+	if _, err := c.Source(gateway.Env{Name: "deck"}); err == nil || !strings.Contains(err.Error(), "mqtt deck: read password") {
 		t.Errorf("got error %v", err)
 	}
 	c.User, c.Password = "", ""

@@ -52,7 +52,7 @@ func TestConformPlain(t *testing.T) {
 
 func TestConformTLS(t *testing.T) {
 	a := newAuthority(t)
-	gatewaytest.Conform(t, harness("tls://", a.server(t, "127.0.0.1"), func(s *source) { s.tls = a.client(t) }))
+	gatewaytest.Conform(t, harness("tls://", a.server(t, "127.0.0.1"), func(s *source) { s.tls = a.always(t) }))
 }
 
 // Blocked writes and small segments make every seam of the writing side visible.

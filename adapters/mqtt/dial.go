@@ -3,8 +3,6 @@ package mqtt
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
-	"errors"
 	"fmt"
 	"net"
 	"net/url"
@@ -25,14 +23,14 @@ func (s *source) dial(ctx context.Context, u *url.URL) (net.Conn, error) {
 	if err != nil || !schemes()[u.Scheme] {
 		return c, err
 	}
-	cfg := s.tls.Clone()
+	cfg := s.tls()
 	if cfg.ServerName == "" {
 		cfg.ServerName = u.Hostname()
 	}
 	t := tls.Client(&buffered{Conn: c, in: newReader(c)}, cfg)
 	if err := t.HandshakeContext(ctx); err != nil {
 		_ = c.Close()
-		return nil, tlsError(err)
+		return nil, s.tlsError(err)
 	}
 	return &secured{Conn: t, under: c}, nil
 }
@@ -48,10 +46,9 @@ func (s *source) dialTCP(ctx context.Context, network, address string) (net.Conn
 }
 
 // tlsError adds what to do to an error of the handshake.
-func tlsError(err error) error {
-	var unknown x509.UnknownAuthorityError
-	if errors.As(err, &unknown) {
-		return fmt.Errorf("connect: %w: set tls.ca to the file with the authority's certificate", err)
+func (s *source) tlsError(err error) error {
+	if hint := s.creds.Hint(err, time.Now()); hint != "" {
+		return fmt.Errorf("connect: secure the connection: %w (%s)", err, hint)
 	}
 	return fmt.Errorf("connect: secure the connection: %w", err)
 }

@@ -124,8 +124,8 @@ func TestSilentBroker(t *testing.T) {
 				if cancel {
 					src.cfg.Timeout, src.cfg.KeepAlive = time.Minute, time.Minute
 				}
-				if src.tls != nil {
-					src.tls = a.client(t)
+				if src.tls() != nil {
+					src.tls = a.always(t)
 				}
 				r := newRig(t, src)
 				before := goleak.IgnoreCurrent()
@@ -162,7 +162,7 @@ func TestClosedReceiveWindow(t *testing.T) {
 					src.cfg.Timeout = time.Minute
 				}
 				if cfg != nil {
-					src.tls = a.client(t)
+					src.tls = a.always(t)
 				}
 				src.pace = func(c net.Conn) net.Conn {
 					_ = c.(*net.TCPConn).SetWriteBuffer(2 << 10)

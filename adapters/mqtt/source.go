@@ -24,17 +24,22 @@ import (
 // be stored and acknowledged.
 const drainWait = 1200 * time.Millisecond
 
+// lookWait is how often certificates and passwords in files are looked at.
+const lookWait = 30 * time.Second
+
 // source is one subscription to one broker.
 type source struct {
 	cfg      Config
 	name     string
 	clientID string
 	url      *url.URL
-	tls      *tls.Config
-	password string
+	creds    *gateway.Credentials
+	tls      func() *tls.Config // of creds; tests set it
 	log      *slog.Logger
 	pace     func(net.Conn) net.Conn // wraps a TCP connection
 	drainFor time.Duration           // drainWait; tests set it
+
+	lookEvery time.Duration // how often files are looked at; tests set it
 }
 
 // Source implements gateway.SourceConfig.
@@ -43,22 +48,25 @@ func (c *Config) Source(env gateway.Env) (gateway.Source, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mqtt %s: %w", env.Name, err)
 	}
-	s := &source{cfg: *c, drainFor: drainWait, name: env.Name, clientID: c.ClientID, url: u, log: env.Log, pace: newPaced}
+	s := &source{cfg: *c, drainFor: drainWait, lookEvery: lookWait, name: env.Name, clientID: c.ClientID, url: u, log: env.Log, pace: newPaced}
 	if s.clientID == "" {
 		s.clientID = "waystation-" + env.GatewayID + "-" + env.Name
 	}
-	if s.password, err = c.Password.Reveal(env.Dir); err != nil {
-		return nil, fmt.Errorf("mqtt %s: password: %w", env.Name, err)
-	}
+	var secured *gateway.TLS
 	if schemes()[u.Scheme] {
-		opts := c.TLS
-		if opts == nil {
-			opts = &gateway.TLS{}
-		}
-		if s.tls, err = opts.Config(env.Dir); err != nil {
-			return nil, fmt.Errorf("mqtt %s: %w", env.Name, err)
+		if secured = c.TLS; secured == nil {
+			secured = &gateway.TLS{}
 		}
 	}
+	var secrets []gateway.NamedSecret
+	if c.Password != "" {
+		secrets = append(secrets, gateway.NamedSecret{Option: "password", Secret: c.Password})
+	}
+	s.creds = gateway.NewCredentials(env.Dir, secured, secrets...)
+	if err := s.creds.Load(); err != nil {
+		return nil, fmt.Errorf("mqtt %s: %w", env.Name, err)
+	}
+	s.tls = s.creds.TLS
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -72,6 +80,10 @@ func (s *source) Run(ctx context.Context, in *gateway.Intake) error {
 		return gateway.Permanent(fmt.Errorf("mqtt %s: %w", s.url.Host, err))
 	}
 	in.Note("")
+	if err := s.creds.Load(); err != nil { // what was renewed while there was no connection
+		return fmt.Errorf("mqtt %s: %w", s.url.Host, err)
+	}
+	version := s.creds.Version()
 	r := &run{source: s, in: in, lost: make(chan error, 1), box: newInbox(in, dec, &s.cfg)}
 	defer r.close()
 	if err := r.connect(ctx); err != nil {
@@ -81,16 +93,32 @@ func (s *source) Run(ctx context.Context, in *gateway.Intake) error {
 		return fmt.Errorf("mqtt %s: %w", s.url.Host, r.cause(err))
 	}
 	in.Up()
-	select {
-	case err = <-r.lost:
-		return fmt.Errorf("mqtt %s: connection lost: %w", s.url.Host, r.cause(err))
-	case <-r.conn.Load().closed:
-		return fmt.Errorf("mqtt %s: connection lost: %w", s.url.Host, r.closedWhy())
-	case <-ctx.Done():
-		r.drain()
-		return nil
+	look := time.NewTicker(s.lookEvery)
+	defer look.Stop()
+	for {
+		select {
+		case err = <-r.lost:
+			return fmt.Errorf("mqtt %s: connection lost: %w", s.url.Host, r.cause(err))
+		case <-r.conn.Load().closed:
+			return fmt.Errorf("mqtt %s: connection lost: %w", s.url.Host, r.closedWhy())
+		case <-ctx.Done():
+			r.drain()
+			return nil
+		case now := <-look.C:
+			s.creds.LogWarnings(s.log, now)
+			if s.creds.Load() == nil && s.creds.Version() != version {
+				r.drain() // nothing is lost: the broker keeps the session
+				return fmt.Errorf("mqtt %s: certificates or password have changed: connecting anew", s.url.Host)
+			}
+		}
 	}
 }
+
+// Facts implements gateway.Reporter.
+func (s *source) Facts() []gateway.Fact { return s.creds.Facts(time.Now()) }
+
+// password is what the broker is told.
+func (s *source) password() string { return s.creds.Secret(0) }
 
 // run is the state of one connection.
 type run struct {
@@ -115,7 +143,7 @@ func (r *run) connect(ctx context.Context) error {
 		SetCleanSession(false).SetAutoAckDisabled(true).SetOrderMatters(true).SetResumeSubs(false).
 		SetAutoReconnect(false).SetConnectRetry(false).SetConnectTimeout(r.cfg.Timeout).
 		SetKeepAlive(r.cfg.KeepAlive).SetPingTimeout(r.cfg.Timeout).SetWriteTimeout(r.cfg.Timeout).
-		SetUsername(r.cfg.User).SetPassword(r.password).
+		SetUsername(r.cfg.User).SetPassword(r.password()).
 		SetConnectionLostHandler(func(_ paho.Client, err error) {
 			select {
 			case r.lost <- err:

@@ -91,6 +91,11 @@ func (a *authority) client(testing.TB) *tls.Config {
 	return &tls.Config{RootCAs: a.pool(), MinVersion: tls.VersionTLS12}
 }
 
+// always is the configuration of a source that reads no files.
+func (a *authority) always(t testing.TB) func() *tls.Config {
+	return func() *tls.Config { return a.client(t) }
+}
+
 // files writes the authority's certificate and a pair into a folder.
 func (a *authority) files(t *testing.T) *gateway.TLS {
 	t.Helper()

@@ -17,7 +17,7 @@ import (
 func (s *source) dialWebsocket(ctx context.Context, u *url.URL) (net.Conn, error) {
 	var under net.Conn
 	stop := func() bool { return true }
-	d := websocket.Dialer{Proxy: http.ProxyFromEnvironment, TLSClientConfig: s.tls, Subprotocols: []string{"mqtt"},
+	d := websocket.Dialer{Proxy: http.ProxyFromEnvironment, TLSClientConfig: s.tls(), Subprotocols: []string{"mqtt"},
 		ReadBufferSize: readBuffer, WriteBufferSize: 4 << 10,
 		NetDialContext: func(_ context.Context, network, address string) (c net.Conn, err error) {
 			if c, err = s.dialTCP(ctx, network, address); err == nil {
@@ -34,7 +34,7 @@ func (s *source) dialWebsocket(ctx context.Context, u *url.URL) (net.Conn, error
 	case err != nil && resp != nil:
 		return nil, fmt.Errorf("connect %s: %w: %s", u.Redacted(), err, resp.Status)
 	case err != nil && u.Scheme == "wss":
-		return nil, tlsError(err)
+		return nil, s.tlsError(err)
 	case err != nil:
 		return nil, fmt.Errorf("connect %s: %w", u.Redacted(), err)
 	}

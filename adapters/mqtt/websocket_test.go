@@ -56,7 +56,7 @@ func TestWebsocket(t *testing.T) {
 		t.Cleanup(web.Close)
 		src := newSource(t, scheme+web.Listener.Addr().String()+"/mqtt", func(c *Config) { c.ClientID = scheme })
 		if secured {
-			src.tls = a.client(t)
+			src.tls = a.always(t)
 		}
 		r := start(t, src)
 		b.PublishN("a", 1, 2000, 1)

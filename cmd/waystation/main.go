@@ -21,7 +21,7 @@ func commands() []command {
 	all := adapters.All()
 	return []command{
 		{"run", "run the gateway: waystation run -c FILE", func(a []string, o, e io.Writer) int { return run(a, e, all) }},
-		{"check", "find everything wrong with configurations: waystation check FILE…", func(a []string, o, e io.Writer) int { return check(a, o, e, all) }},
+		{"check", "find everything wrong with configurations: waystation check [--connect] FILE…", func(a []string, o, e io.Writer) int { return check(a, o, e, all) }},
 		{"describe", "show every option of an adapter: waystation describe [TYPE]", func(a []string, o, e io.Writer) int { return describe(a, o, e, all) }},
 		{"status", "show a running gateway: waystation status [--watch] [--json]", status},
 		{"dead-letters", "list records a sink refused for good: waystation dead-letters [--json]", deadLetters},

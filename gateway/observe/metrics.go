@@ -60,6 +60,8 @@ func metricTable() [][]string {
 		{"sink_records_lost_total", "Records evicted or unreadable before they were sent, over the life of the queue.", "sink"},
 		{"sink_records_waiting", "Records stored and not yet confirmed.", "sink"},
 		{"sink_warning", "1 for each thing that a sink says needs a person, such as a certificate that ends soon.", "sink", "fact"},
+		{"sink_ends_timestamp_seconds", "When something of the sink ends, such as a certificate, Unix time.", "sink", "fact"},
+		{"source_ends_timestamp_seconds", "When something of the source ends, such as a certificate, Unix time.", "source", "fact"},
 		{"books_balanced", "1 while queued = sent + dead-lettered + lost + waiting holds for every sink."},
 		{"clock_trusted", "1 while the clock of this machine is believed."},
 	}
@@ -97,6 +99,11 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		put("source_records_refused_total", counter, float64(src.Refused), src.Name)
 		put("source_records_bad_quality_total", counter, float64(src.BadQuality), src.Name)
 		put("source_bytes_total", counter, float64(src.Bytes), src.Name)
+		for _, x := range src.Facts {
+			if x.Ends != 0 {
+				put("source_ends_timestamp_seconds", gauge, float64(x.Ends), src.Name, x.Name)
+			}
+		}
 	}
 	c.queue(ch, &s, put)
 	for i := range s.Sinks {
@@ -109,6 +116,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		for _, x := range k.Facts {
 			if x.Warn {
 				put("sink_warning", gauge, 1, k.Name, x.Name)
+			}
+			if x.Ends != 0 {
+				put("sink_ends_timestamp_seconds", gauge, float64(x.Ends), k.Name, x.Name)
 			}
 		}
 	}

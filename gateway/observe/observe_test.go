@@ -91,8 +91,14 @@ func TestPaths(t *testing.T) {
 // TestMetricTable holds that every metric of the table is collected, and no other.
 func TestMetricTable(t *testing.T) {
 	s := well()
-	s.Sinks[0].Facts = []gateway.Fact{{Name: "certificate", Value: "ends in 12 days", Warn: true}}
+	s.Sinks[0].Facts = []gateway.Fact{{Name: "certificate", Value: "ends in 12 days", Warn: true, Ends: 1_796_000_000}}
+	s.Sources[0].Facts = []gateway.Fact{{Name: "authority", Value: "ends in 200 days", Ends: 1_800_000_000}, {Name: "delivery", Value: "x"}}
 	_, body := ask(t, s, "/metrics")
+	for _, want := range []string{`waystation_sink_ends_timestamp_seconds{fact="certificate",sink="shore"} 1.796e+09`, `waystation_source_ends_timestamp_seconds{fact="authority",source="deck"} 1.8e+09`} {
+		if !strings.Contains(body, want) {
+			t.Errorf("no %s", want)
+		}
+	}
 	for _, m := range metricTable() {
 		if !strings.Contains(body, "# HELP waystation_"+m[0]+" ") {
 			t.Errorf("%s is not collected", m[0])
