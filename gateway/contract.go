@@ -50,6 +50,8 @@ type Batch struct {
 	Replayed   bool   // sent before, and asked for again
 	Items      []Item // ascending Seq
 	Bytes      int    // stored size of the records, for limits
+
+	Letters []DeadLetterInfo // parallel to Items: these are dead letters, for a LetterSink only; nil = no
 }
 
 // Item is one record with its position in the queue.
