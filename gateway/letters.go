@@ -17,7 +17,7 @@ import (
 
 // Bounds of what is done with dead letters at once.
 const (
-	letterPage      = 256     // entries read from the shelf at once
+	letterPage      = 1024    // entries read from the shelf at once
 	letterPageBytes = 4 << 20 // and about so many bytes of them
 	letterScan      = 16_384  // entries looked at for one page of an answer
 	maxLetterIDs    = 10_000  // named in one selection
@@ -34,13 +34,14 @@ var (
 // LetterFilter selects dead letters: those that fit all that is given.
 type LetterFilter struct {
 	IDs    []uint64  `json:"ids,omitempty"`
-	Sink   string    `json:"sink,omitempty"`   // that refused it: name, or a pattern with * and ?
-	Source string    `json:"source,omitempty"` // as Sink
-	Device string    `json:"device,omitempty"` // as Sink; the name of a record that has no device
-	Since  time.Time `json:"since,omitzero"`   // refused at or after
-	Until  time.Time `json:"until,omitzero"`   // refused before
-	Reason string    `json:"reason,omitempty"` // is a part of the reason, whatever the case of letters
-	All    bool      `json:"all,omitempty"`    // every letter; must be said to retry or drop without any of the others
+	Sink   string    `json:"sink,omitempty"`    // that refused it: name, or a pattern with * and ?
+	Source string    `json:"source,omitempty"`  // as Sink
+	Device string    `json:"device,omitempty"`  // as Sink; the name of a record that has no device
+	Since  time.Time `json:"since,omitzero"`    // refused at or after
+	Until  time.Time `json:"until,omitzero"`    // refused before
+	Reason string    `json:"reason,omitempty"`  // is a part of the reason, whatever the case of letters
+	All    bool      `json:"all,omitempty"`     // every letter; must be said to retry or drop without any of the others
+	DryRun bool      `json:"dry_run,omitempty"` // change nothing, and say what would be done
 }
 
 // Check returns what is wrong with a filter. A change needs a selection.

@@ -101,15 +101,6 @@ func (ls *Letters) each(q LetterFilter, fn func(page []DeadLetter) error) error 
 	}
 }
 
-// Count returns how many letters the filter selects.
-func (ls *Letters) Count(q LetterFilter) (n int, err error) {
-	if err := q.Check(true); err != nil {
-		return 0, err
-	}
-	err = ls.each(q, func(page []DeadLetter) error { n += len(page); return nil })
-	return n, err
-}
-
 // Drop deletes the selected letters for good. A letter that is being sent
 // again may still arrive.
 func (ls *Letters) Drop(q LetterFilter) (r LetterResult, err error) {
@@ -121,12 +112,17 @@ func (ls *Letters) Drop(q LetterFilter) (r LetterResult, err error) {
 		for i := range page {
 			ids[i] = page[i].ID
 		}
-		if err := ls.shelf.Drop(ids...); err != nil {
-			return err
+		if !q.DryRun {
+			if err := ls.shelf.Drop(ids...); err != nil {
+				return err
+			}
 		}
 		r.Count += len(ids)
 		return nil
 	})
+	if q.DryRun {
+		return r, err
+	}
 	ls.dropped.Add(int64(r.Count))
 	if r.Count > 0 {
 		ls.log.Warn("dead letters dropped by a person", "count", r.Count)
@@ -171,7 +167,7 @@ func (ls *Letters) Retry(q LetterFilter, to string) (r LetterResult, err error) 
 			marks = append(marks, buffer.Mark{ID: l.ID, Queue: retryQueue(sink), Note: n.append(nil)})
 		}
 		r.Count += len(marks)
-		if len(marks) == 0 {
+		if len(marks) == 0 || q.DryRun {
 			return nil
 		}
 		return ls.shelf.Change(nil, marks)
@@ -184,7 +180,7 @@ func (ls *Letters) Retry(q LetterFilter, to string) (r LetterResult, err error) 
 			return r, fmt.Errorf("%w: sink %s is not configured any more: send them to another one with to, one of: %s", ErrLetterRequest, name, strings.Join(sinks, ", "))
 		}
 	}
-	if r.Count > 0 {
+	if r.Count > 0 && !q.DryRun {
 		ls.log.Info("dead letters are to be sent again", "count", r.Count)
 	}
 	return r, err

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -38,14 +37,7 @@ func well() gateway.Status {
 // ask sends one request to the handler of a gateway in state s.
 func ask(t *testing.T, s gateway.Status, path string) (int, string) {
 	t.Helper()
-	v := View{Status: func() gateway.Status { return s }, DeadLetters: func(after uint64, n int) ([]gateway.DeadLetter, error) {
-		if after == 99 {
-			return nil, errors.New("disk is gone")
-		}
-		rec := gateway.Record{Source: "deck", Device: "pump", Name: "a/b", Payload: []byte{0, 1}}
-		return []gateway.DeadLetter{{ID: after + 1, Sink: "shore", Lane: gateway.LaneTelemetry, Seq: uint64(n), Reason: "too large",
-			Stored: gateway.AppendRecord(nil, &rec)}}, nil
-	}}
+	v := View{Status: func() gateway.Status { return s }, Letters: fakeLetters{}}
 	w := httptest.NewRecorder()
 	Handler(v).ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
 	return w.Code, w.Body.String()
@@ -240,7 +232,7 @@ func TestServeEnds(t *testing.T) {
 	s := well()
 	v := View{Status: func() gateway.Status { return s }}
 	log := slog.New(slog.DiscardHandler)
-	if err := Serve(t.Context(), ln.Addr().String(), v, log); err == nil || !strings.Contains(err.Error(), "http.listen") {
+	if err := Serve(t.Context(), Listener{Addr: ln.Addr().String()}, v, log); err == nil || !strings.Contains(err.Error(), "http.listen") {
 		t.Errorf("a taken port: %v", err)
 	}
 	addr := ln.Addr().String()
@@ -248,7 +240,9 @@ func TestServeEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	logged := make(chan struct{}, 1)
-	go func() { ended <- Serve(ctx, addr, v, slog.New(slog.NewTextHandler(signalOn(logged), nil))) }()
+	go func() {
+		ended <- Serve(ctx, Listener{Addr: addr}, v, slog.New(slog.NewTextHandler(signalOn(logged), nil)))
+	}()
 	select {
 	case <-logged:
 	case err := <-ended:
