@@ -23,6 +23,7 @@ type DeadLetterInfo struct {
 	ID     uint64
 	At     time.Time // when it was refused
 	Reason string
+	Later  bool // set by the sink that refuses it: not for good, try again in a while
 	Cut    bool // it was refused by the dead-letter topic too: send what is known of it, without its payload
 }
 
@@ -33,13 +34,6 @@ type LetterSink interface {
 	// it stays in the gateway afterwards.
 	LettersToo() (yes, keep bool)
 }
-
-// NotNowError says that a batch with Letters cannot be taken at present, and
-// nothing is wrong with the connection: other batches can be sent.
-type NotNowError struct{ Err error }
-
-func (e *NotNowError) Error() string { return e.Err.Error() }
-func (e *NotNowError) Unwrap() error { return e.Err }
 
 // letterRunner makes the batches of dead letters for one sink: those that a
 // person wants sent again, then those for its dead-letter topic. It belongs to
@@ -63,6 +57,7 @@ type letterRunner struct {
 	begun   time.Time
 
 	due    [2]time.Time // when the next batch may be sent, of each list; zero = now
+	skip   [2]uint64    // letters up to this id cannot be sent at present
 	non    [2]bool      // nothing was found in the list since the bell rang
 	of     int          // list of the batch
 	tries  int
@@ -151,9 +146,13 @@ func (r *letterRunner) read(of int) (*Batch, error) {
 		if r.alone {
 			most = 1
 		}
-		kept, _, err := r.ls.shelf.Read(buffer.ShelfPage{Queue: queue, Entries: most, Bytes: letterBytes})
+		kept, _, err := r.ls.shelf.Read(buffer.ShelfPage{Queue: queue, After: r.skip[of], Entries: most, Bytes: letterBytes})
 		if err != nil {
 			return nil, err
+		}
+		if len(kept) == 0 && r.skip[of] > 0 { // begin anew in a while
+			r.skip[of], r.due[of] = 0, time.Now().Add(replayPause)
+			return nil, nil
 		}
 		if len(kept) == 0 {
 			r.non[of] = true
@@ -247,52 +246,75 @@ func (r *letterRunner) postpone() {
 
 // settle writes down what became of the batch in one commit.
 func (r *letterRunner) settle(refused []Refusal) error {
-	reasons := make(map[int]string, len(refused))
-	for _, x := range refused {
-		reasons[x.Index] = x.Reason
+	why := make(map[int]*Refusal, len(refused))
+	later := 0
+	for i := range refused {
+		why[refused[i].Index] = &refused[i]
+		if r.infos[refused[i].Index].Later {
+			later++
+		}
 	}
 	var drop []uint64
 	var marks []buffer.Mark
-	now := r.ls.clock.Now()
 	for i := range r.letters {
 		l := &r.letters[i]
-		reason, no := reasons[i]
-		n := l.note()
-		queue := ""
+		x := why[i]
 		switch {
-		case r.of == listReport && !no:
-			if n.reported = true; !r.keep {
-				drop = append(drop, l.ID)
-				continue
-			}
-		case r.of == listReport && !r.infos[i].Cut: // once more, without its payload
-			n.cut, queue = true, reportQueue(r.sink)
-		case r.of == listReport:
-			n.reportError = reason
-		case !no:
+		case x != nil && r.infos[i].Later:
+		case x == nil && (r.of == listRetry || !r.keep):
 			drop = append(drop, l.ID)
-			continue
+		case r.of == listRetry:
+			marks = append(marks, r.refusedAgain(l, x.Reason))
 		default:
-			n.asked, n.at, n.reason, n.retries = time.Time{}, now, reason, n.retries+1
-			if n.reason == "" {
-				n.reason = "refused again"
-			}
-			if r.ls.reports(l.Sink) && !n.reported && n.reportError == "" {
-				queue = reportQueue(l.Sink)
-			}
+			marks = append(marks, r.reported(l, x, r.infos[i].Cut))
 		}
-		marks = append(marks, buffer.Mark{ID: l.ID, Queue: queue, Note: n.append(nil)})
 	}
-	if err := r.ls.shelf.Change(drop, marks); err != nil {
-		return err
+	if len(drop)+len(marks) > 0 {
+		if err := r.ls.shelf.Change(drop, marks); err != nil {
+			return err
+		}
 	}
 	if r.of == listRetry {
 		r.ls.delivered.Add(int64(len(drop)))
 	}
 	r.non[listReport] = false
 	r.due[r.of] = r.begun.Add(time.Duration(len(r.letters)) * time.Second / letterRate)
+	if later > 0 {
+		r.skip[r.of] = r.letters[len(r.letters)-1].ID
+	}
+	if later == len(r.letters) {
+		r.due[r.of] = time.Now().Add(replayPause)
+	}
 	r.batch = nil
 	return nil
+}
+
+// refusedAgain is the mark of a letter that was sent again for nothing.
+func (r *letterRunner) refusedAgain(l *DeadLetter, reason string) buffer.Mark {
+	n, queue := l.note(), ""
+	n.asked, n.at, n.reason, n.retries = time.Time{}, r.ls.clock.Now(), reason, n.retries+1
+	if reason == "" {
+		n.reason = "refused again"
+	}
+	if r.ls.reports(l.Sink) && !n.reported && n.reportError == "" {
+		queue = reportQueue(l.Sink)
+	}
+	return buffer.Mark{ID: l.ID, Queue: queue, Note: n.append(nil)}
+}
+
+// reported is the mark of a letter that was sent to the dead-letter topic: one
+// that was too large is sent once more without its payload.
+func (r *letterRunner) reported(l *DeadLetter, x *Refusal, wasCut bool) buffer.Mark {
+	n, queue := l.note(), ""
+	switch {
+	case x == nil:
+		n.reported = true
+	case wasCut:
+		n.reportError = x.Reason
+	default:
+		n.cut, queue = true, reportQueue(r.sink)
+	}
+	return buffer.Mark{ID: l.ID, Queue: queue, Note: n.append(nil)}
 }
 
 // sendLetters sends a batch of dead letters. What became of it is written down
@@ -304,13 +326,6 @@ func (f *forwarder) sendLetters(hard context.Context) error {
 	r.trying = true
 	refused, err := f.deliver(hard, f.batch)
 	r.trying = false
-	var later *NotNowError
-	if errors.As(err, &later) {
-		f.log.Debug("dead letters cannot be sent at present", "sink", f.name, "error", err) // the sink tells it as a fact
-		r.postpone()
-		f.batch = nil
-		return nil
-	}
 	if err != nil {
 		return err
 	}

@@ -195,9 +195,8 @@ func (s *Sink) take(b *gateway.Batch) {
 		s.topics.clear()
 	}
 	s.job.batch, s.job.id, s.job.left = b, id, len(b.Items)
-	o := s.origin(b)
 	for i := range b.Items {
-		s.topics.text = s.topicOf.expand(s.topics.text[:0], o, &b.Items[i].Record)
+		s.topics.text = s.topicText(s.topics.text[:0], b, &b.Items[i].Record)
 		t := s.topics.find()
 		if !t.inJob {
 			t.inJob = true

@@ -31,7 +31,8 @@ func well() gateway.Status {
 				{Name: "telemetry", Generation: "g2", Origin: "ship-7", First: 3, Next: 10, Segments: 1, Retired: true}}},
 		Sinks: []gateway.SinkStatus{{Name: "shore", Type: "kafka", Link: gateway.Link{State: gateway.Up}, Sent: 5, Waiting: 4, Balanced: true,
 			Facts: []gateway.Fact{{Name: "delivery", Value: "exactly once"}}}},
-		Books: gateway.Books{In: 10, Queued: 9, Balanced: true}}
+		DeadLetters: gateway.LetterStatus{Kept: 0, MaxBytes: 1 << 20, Delivered: 3, Sinks: []gateway.SinkLetters{{Sink: "shore"}}},
+		Books:       gateway.Books{In: 10, Queued: 9, Balanced: true}}
 }
 
 // ask sends one request to the handler of a gateway in state s.
@@ -46,6 +47,9 @@ func ask(t *testing.T, s gateway.Status, path string) (int, string) {
 func TestPaths(t *testing.T) {
 	bad := well()
 	bad.Ready, bad.Queue.State, bad.Queue.Error = false, "full", "no space left on device"
+	lettered := well()
+	oldest := lettered.Now.Add(-time.Minute)
+	lettered.DeadLetters.Sinks = []gateway.SinkLetters{{Sink: "shore", Kept: 7, Bytes: 70, Oldest: &oldest, Retrying: 2}}
 	for _, c := range []struct {
 		status gateway.Status
 		path   string
@@ -73,6 +77,10 @@ func TestPaths(t *testing.T) {
 		{well(), "/metrics", 200, `waystation_queue_lane_oldest_waiting_seconds{lane="telemetry"} 10800`},
 		{well(), "/metrics", 200, `waystation_queue_lane_oldest_waiting_seconds{lane="telemetry@g2"} 0`},
 		{bad, "/metrics", 200, "waystation_queue_ok 0"},
+		{lettered, "/metrics", 200, `waystation_dead_letters{sink="shore"} 7`},
+		{lettered, "/metrics", 200, `waystation_dead_letters_retrying{sink="shore"} 2`},
+		{lettered, "/metrics", 200, `waystation_dead_letters_oldest_seconds{sink="shore"} 60`},
+		{lettered, "/metrics", 200, `waystation_dead_letters_delivered_total 3`},
 	} {
 		if code, body := ask(t, c.status, c.path); code != c.code || !strings.Contains(body, c.says) {
 			t.Errorf("%s: %d, want %d, saying %q:\n%.600s", c.path, code, c.code, c.says, body)
