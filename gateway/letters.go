@@ -70,7 +70,7 @@ func (q *LetterFilter) wants(l *DeadLetter, dec *RecordDecoder) bool {
 	case len(q.IDs) > 0 && !slices.Contains(q.IDs, l.ID),
 		q.Sink != "" && !like(q.Sink, l.Sink),
 		!q.Since.IsZero() && l.At.Before(q.Since),
-		!q.Until.IsZero() && !l.At.Before(q.Until),
+		!q.Until.IsZero() && (l.At.IsZero() || !l.At.Before(q.Until)),
 		q.Reason != "" && !strings.Contains(strings.ToLower(l.Reason), strings.ToLower(q.Reason)):
 		return false
 	case q.Source == "" && q.Device == "":

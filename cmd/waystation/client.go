@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -117,7 +116,7 @@ func (r *remote) fromConfig(c *client, secure *tls.Config) error {
 	secure.InsecureSkipVerify = true // VerifyConnection is stricter
 	secure.VerifyConnection = func(s tls.ConnectionState) error {
 		if len(s.PeerCertificates) == 0 || !bytes.Equal(s.PeerCertificates[0].Raw, leaf) {
-			return x509.CertificateInvalidError{Detail: "it is not that of http.tls.cert of the configuration"}
+			return errors.New("the certificate of the gateway is not that of http.tls.cert of the configuration: is it another gateway, or was it not restarted?")
 		}
 		return nil
 	}

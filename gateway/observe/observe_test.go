@@ -199,10 +199,13 @@ func TestTroubles(t *testing.T) {
 	s.Sources[0].State, s.Sources[0].Error, s.Sources[0].Notes = gateway.Down, "panic: x\nstack", []string{"QoS 0"}
 	s.Sinks[0].State, s.Sinks[0].DeadLettered, s.Sinks[0].Lost = gateway.Down, 3, 4
 	s.Sinks[0].Facts = append(s.Sinks[0].Facts, gateway.Fact{Name: "certificate", Value: "ends in 12 days", Warn: true})
+	s.DeadLetters.Evicted = 9
+	s.DeadLetters.Sinks = []gateway.SinkLetters{{Sink: "", Kept: 1}, {Sink: "old", Gone: true, Kept: 5}, {Sink: "shore", Kept: 3, Retrying: 1}, {Sink: "gone", Gone: true, Retrying: 6}}
 	s.Books.Balanced, s.ClockTrusted = false, false
 	got := strings.Join(Troubles(&s), "\n")
 	for _, want := range []string{"read-only", "do not balance", "source deck is down: panic: x", "QoS 0", "sink shore is down",
-		"refused 3", "lost 4", "shore: certificate: ends", "2 segments", "not synchronised"} {
+		"sink shore refused 3 records, kept as dead letters (1 to be sent again)", "`waystation dead-letters retry --sink shore`", "lost 4",
+		"1 dead letters cannot be read", "`waystation dead-letters retry --sink old --to SINK`", "6 dead letters wait for sink gone", "raise buffer.dead_letters.max_bytes", "shore: certificate: ends", "2 segments", "not synchronised"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no word of %q in:\n%s", want, got)
 		}
