@@ -70,6 +70,9 @@ const (
 	bucketMarks  = "marks"
 	placeBytes   = 16
 	aboutBytes   = 8 + placeBytes
+
+	// indexBytes is what the index takes of the file for one entry, about.
+	indexBytes = 320
 )
 
 // shelfIndex is the buckets of a shelf in one transaction.
@@ -171,8 +174,9 @@ func (x *shelfIndex) describe(id uint64, e *Entry) error {
 	place := placeOf(e.Place)
 	p = append(append(p, place...), group...)
 	_, v := x.entry(id)
+	x.s.bytes += indexBytes
 	x.s.group("").add(-1, len(v))
-	x.s.group(group).add(1, len(v))
+	x.s.group(group).add(1, len(v)+indexBytes)
 	if err := x.about.Put(idKey(id), p); err != nil {
 		return err
 	}
@@ -186,11 +190,12 @@ func (x *shelfIndex) describe(id uint64, e *Entry) error {
 
 // remove deletes an entry, in whatever form, and all that is noted of it.
 func (x *shelfIndex) remove(id uint64) error {
-	group, first := x.groupOf(id), idKey(id)
+	group, first, index := x.groupOf(id), idKey(id), 0
 	if err := x.unmark(id); err != nil {
 		return err
 	}
 	if about := x.about.Get(first); len(about) >= aboutBytes {
+		index = indexBytes
 		place := bytes.Clone(about[8:aboutBytes])
 		if at := x.places.Get(place); bytes.Equal(at, first) {
 			if err := x.places.Delete(place); err != nil {
@@ -206,7 +211,8 @@ func (x *shelfIndex) remove(id uint64) error {
 	}
 	c := x.shelf.Cursor()
 	for k, v := c.Seek(first); bytes.HasPrefix(k, first); k, v = c.Seek(first) {
-		n := len(v)
+		n := len(v) + index
+		index = 0
 		if err := c.Delete(); err != nil {
 			return err
 		}
@@ -298,12 +304,15 @@ func (s *Shelf) tally(tx *bolt.Tx) error {
 		return err
 	}
 	if err := x.shelf.ForEach(func(k, v []byte) error {
-		s.bytes, s.count = s.bytes+int64(len(v)), s.count+1
-		name := ""
+		name, n := "", len(v)
 		if len(k) >= 8 {
 			name = x.groupOf(binary.BigEndian.Uint64(k))
+			if get(x.about, k[:8]) != nil {
+				n += indexBytes
+			}
 		}
-		s.group(name).add(1, len(v))
+		s.bytes, s.count = s.bytes+int64(n), s.count+1
+		s.group(name).add(1, n)
 		return nil
 	}); err != nil {
 		return err

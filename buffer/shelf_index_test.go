@@ -107,7 +107,7 @@ func TestShelfMarks(t *testing.T) {
 
 // The budget counts marks too, and what it evicts takes all that is noted with it.
 func TestShelfBudgetWithMarks(t *testing.T) {
-	s := mustShelf(t, fastDir(t), 400)
+	s := mustShelf(t, fastDir(t), 2400)
 	for i := 1; i <= 50; i++ {
 		mustAdd(t, s, entryOf(i, "a"))
 		if err := s.Change(nil, []Mark{{uint64(i), "q", []byte("note")}}); err != nil {
@@ -116,7 +116,7 @@ func TestShelfBudgetWithMarks(t *testing.T) {
 	}
 	mustAdd(t, s, entryOf(51, "a"))
 	st := s.Stats()
-	if st.Bytes > 400 || st.Evicted == 0 || int(st.Evicted)+st.Count != 51 || st.Queued["q"] != st.Count-1 || st.Groups[0].Count != st.Count {
+	if st.Bytes > 2400 || st.Evicted == 0 || int(st.Evicted)+st.Count != 51 || st.Queued["q"] != st.Count-1 || st.Groups[0].Count != st.Count {
 		t.Fatalf("%+v", st)
 	}
 	if st.Groups[0].Oldest != time.Unix(st.Evicted+1, 0) {
@@ -184,5 +184,31 @@ func TestShelfFailedChange(t *testing.T) {
 	}
 	if err := s.Drop(1); err != nil || statsOf(s) != "1 a:1@2 map[]" {
 		t.Fatal(err, statsOf(s))
+	}
+}
+
+// The file stays near the budget, however small the entries are, and what is
+// counted is the same after a restart.
+func TestShelfFileSize(t *testing.T) {
+	const budget = 2 << 20
+	dir := fastDir(t)
+	s := mustShelf(t, dir, budget)
+	for first := 0; first < 30_000; first += 500 {
+		var e []Entry
+		for i := range 500 {
+			e = append(e, entryOf(first+i, "shore"))
+		}
+		mustAdd(t, s, e...)
+	}
+	before := s.Stats()
+	st, err := os.Stat(filepath.Join(dir, shelfName))
+	if err != nil || st.Size() > 3*budget/2 || before.Evicted == 0 {
+		t.Errorf("a file of %d bytes for a budget of %d, %v, %+v", st.Size(), budget, err, before)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if after := mustShelf(t, dir, budget).Stats(); after.Bytes != before.Bytes || after.Groups[0] != before.Groups[0] {
+		t.Errorf("%+v before, %+v after a restart", before, after)
 	}
 }
