@@ -53,7 +53,9 @@ func TestDeadLetterStory(t *testing.T) {
 	config := writeConfig(t, dir, broker.Addr(), k.Addrs()[0])
 	replaceIn(t, config, `topic: "test.{source}"`, `topic: "test.{source}", max_message_bytes: 100kB`)
 	g := startGateway(t, config)
-	g.await("up", 20*time.Second, func(s *gateway.Status) bool { return s.Sources[0].State == gateway.Up && s.Sinks[0].State == gateway.Up })
+	g.await("up", 20*time.Second, func(s *gateway.Status) bool {
+		return s.Sources[0].State == gateway.Up && s.Sinks[0].State == gateway.Up
+	})
 	for i := range 3 {
 		broker.Publish(fmt.Sprint("large/", i), strings.Repeat("L", 200_000+i), 1, false)
 		broker.Publish(fmt.Sprint("small/", i), "s", 1, false)
@@ -139,7 +141,9 @@ func TestDeadLetterTopicStory(t *testing.T) {
 		t.Fatal(err)
 	}
 	g := startGateway(t, config)
-	g.await("up", 20*time.Second, func(s *gateway.Status) bool { return s.Sources[0].State == gateway.Up && s.Sinks[0].State == gateway.Up })
+	g.await("up", 20*time.Second, func(s *gateway.Status) bool {
+		return s.Sources[0].State == gateway.Up && s.Sinks[0].State == gateway.Up
+	})
 	broker.Publish("large", strings.Repeat("L", 200_000), 1, false)
 	s := g.await("reported", 30*time.Second, func(s *gateway.Status) bool { return s.Sinks[0].DeadLettered == 1 && s.DeadLetters.Kept == 0 })
 	recs, err := k.ReadAll(t.Context(), "dead.plant")
