@@ -1,7 +1,6 @@
 package buffer
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -23,7 +22,9 @@ import (
 // An entry in plain has the key id u64 and the value CRC-32C of id and data,
 // data. An encrypted one has the key id u64, form u8 (1) and the value CRC-32C
 // of key and the rest, key id 8 bytes, nonce 24 bytes, XAES-256-GCM of the
-// data with the key and the key's id as associated data.
+// data with the key and the key's id as associated data. What else is known of
+// an entry stands in buckets of its own, see shelfIndex; an entry without it,
+// of an older version, is complete all the same.
 type Shelf struct {
 	path     string
 	maxBytes int64
@@ -37,6 +38,8 @@ type Shelf struct {
 	bytes   int64
 	count   int
 	evicted int64
+	groups  map[string]*GroupStats // by name
+	queued  map[string]int         // entries in each queue
 }
 
 // ShelfOptions configure a Shelf.
@@ -49,9 +52,12 @@ type ShelfOptions struct {
 
 // Kept is one entry of a Shelf.
 type Kept struct {
-	ID   uint64
-	Data []byte // nil when it cannot be read
-	Err  error  // why it cannot be read: ErrNoKey when its key was not given
+	ID    uint64
+	Data  []byte // nil when it cannot be read
+	Err   error  // why it cannot be read: ErrNoKey when its key was not given
+	Group string // "" when none is known
+	Queue string // it waits in; "" = none
+	Note  []byte // as marked; nil = never, or it cannot be read
 }
 
 const bucketShelf = "shelf"
@@ -98,7 +104,7 @@ func (s *Shelf) open(readOnly bool) error {
 			return fmt.Errorf("open dead letters %s: %w", s.path, err)
 		}
 	}
-	s.bytes, s.count = 0, 0
+	s.bytes, s.count, s.groups, s.queued = 0, 0, map[string]*GroupStats{}, map[string]int{}
 	err := guard(func() (err error) {
 		s.db, err = bolt.Open(s.path, 0o600, &bolt.Options{Timeout: time.Second, PageSize: pageBytes,
 			FreelistType: bolt.FreelistMapType, NoStatistics: true, ReadOnly: readOnly})
@@ -107,14 +113,7 @@ func (s *Shelf) open(readOnly bool) error {
 		}
 		s.db.AllocSize = 256 << 10
 		return s.db.View(func(tx *bolt.Tx) error {
-			b := tx.Bucket([]byte(bucketShelf))
-			if b == nil {
-				return nil
-			}
-			return b.ForEach(func(_, v []byte) error {
-				s.bytes, s.count = s.bytes+int64(len(v)), s.count+1
-				return nil
-			})
+			return s.tally(tx)
 		})
 	})
 	if err != nil {
@@ -133,33 +132,46 @@ func (s *Shelf) drop() error {
 	return guard(db.Close)
 }
 
-// Put stores the entries in one synced commit. Entries that the budget makes
-// room with, and one that is larger than the whole budget and cannot be kept
-// at all, are counted as evicted and logged.
+// Put stores entries of which nothing else is known; see Add.
 func (s *Shelf) Put(entries [][]byte) error {
+	all := make([]Entry, len(entries))
+	for i, e := range entries {
+		all[i].Data = e
+	}
+	return s.Add(all)
+}
+
+// Add stores the entries in one synced commit, except those whose place is
+// taken by one that is kept already. Entries that the budget makes room with,
+// and one that is larger than the whole budget and cannot be kept at all, are
+// counted as evicted and logged.
+func (s *Shelf) Add(entries []Entry) error {
 	var huge []int
 	var before, after int64
-	err := s.update("keep dead letters", func(b *bolt.Bucket) error {
-		for _, e := range entries {
-			id, err := b.NextSequence()
+	err := s.update("keep dead letters", func(x *shelfIndex) error {
+		for i := range entries {
+			e := &entries[i]
+			if x.taken(e.Place) {
+				continue
+			}
+			id, err := x.shelf.NextSequence()
 			if err != nil {
 				return err
 			}
-			k, v, err := s.encode(id, e)
+			k, v, err := s.encode(id, e.Data)
 			if err != nil {
 				return err
 			}
 			if int64(len(v)) > s.maxBytes { // it would take all others with it, and then go itself
-				huge = append(huge, len(e))
+				huge = append(huge, len(e.Data))
 				continue
 			}
-			if err := b.Put(k, v); err != nil {
+			if err := x.put(id, k, v, e); err != nil {
 				return err
 			}
-			s.bytes, s.count = s.bytes+int64(len(v)), s.count+1
 		}
 		before = s.evicted
-		err := s.trim(b)
+		err := s.trim(x)
 		after = s.evicted
 		s.evicted += int64(len(huge))
 		return err
@@ -168,7 +180,7 @@ func (s *Shelf) Put(entries [][]byte) error {
 		return err
 	}
 	for _, n := range huge {
-		s.log.Error("a dead letter is larger than all the space for them and is not kept; raise the budget of the queue",
+		s.log.Error("a dead letter is larger than all the space for them and is not kept; raise buffer.dead_letters.max_bytes",
 			"file", s.path, "bytes", n, "budget", s.maxBytes)
 	}
 	if after > before {
@@ -224,27 +236,9 @@ func (s *Shelf) decode(k, v []byte) (e Kept) {
 	return e
 }
 
-// Drop deletes entries by id, also those that cannot be read. Ids that are not
-// there are passed over.
-func (s *Shelf) Drop(ids ...uint64) error {
-	return s.update("drop dead letters", func(b *bolt.Bucket) error {
-		for _, id := range ids {
-			first := binary.BigEndian.AppendUint64(nil, id)
-			c := b.Cursor()
-			for k, v := c.Seek(first); bytes.HasPrefix(k, first); k, v = c.Seek(first) {
-				s.bytes, s.count = s.bytes-int64(len(v)), s.count-1
-				if err := c.Delete(); err != nil {
-					return err
-				}
-			}
-		}
-		return nil
-	})
-}
-
 // update changes the file in one synced commit. After an error the file is
 // closed, and counted anew when it is next opened.
-func (s *Shelf) update(what string, fn func(*bolt.Bucket) error) error {
+func (s *Shelf) update(what string, fn func(*shelfIndex) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.db != nil && s.db.IsReadOnly() {
@@ -258,11 +252,11 @@ func (s *Shelf) update(what string, fn func(*bolt.Bucket) error) error {
 	evicted := s.evicted
 	err := guard(func() error {
 		return s.db.Update(func(tx *bolt.Tx) error {
-			b, err := tx.CreateBucketIfNotExists([]byte(bucketShelf))
+			x, err := s.index(tx)
 			if err != nil {
 				return err
 			}
-			return fn(b)
+			return fn(x)
 		})
 	})
 	if err != nil {
@@ -282,47 +276,28 @@ func (s *Shelf) sum(key, data []byte) uint32 {
 }
 
 // trim deletes the oldest entries while the shelf is over its budget.
-func (s *Shelf) trim(b *bolt.Bucket) error {
+func (s *Shelf) trim(x *shelfIndex) error {
 	for s.bytes > s.maxBytes {
-		k, v := b.Cursor().First()
+		k, _ := x.shelf.Cursor().First()
 		if k == nil {
 			return nil
 		}
-		n := int64(len(v))
-		if err := b.Delete(append([]byte(nil), k...)); err != nil {
+		before := s.count
+		var err error
+		if len(k) >= 8 {
+			err = x.remove(binary.BigEndian.Uint64(k))
+		} else { // a damaged page
+			err = x.shelf.Delete(append([]byte(nil), k...))
+		}
+		if err != nil {
 			return err
 		}
-		s.bytes, s.count, s.evicted = s.bytes-n, s.count-1, s.evicted+1
+		s.evicted += int64(before - s.count)
+		if before == s.count {
+			return nil
+		}
 	}
 	return nil
-}
-
-// List returns up to n entries with ids above after, oldest first. Entries
-// that cannot be read are listed with the reason.
-func (s *Shelf) List(after uint64, n int) (out []Kept, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.db == nil {
-		return nil, nil
-	}
-	err = guard(func() error {
-		return s.db.View(func(tx *bolt.Tx) error {
-			b := tx.Bucket([]byte(bucketShelf))
-			if b == nil {
-				return nil
-			}
-			c := b.Cursor()
-			for k, v := c.Seek(binary.BigEndian.AppendUint64(nil, after+1)); k != nil && len(out) < n; k, v = c.Next() {
-				if len(k) < 8 || binary.BigEndian.Uint64(k) <= after {
-					continue // a damaged page: what cannot be named, or would be listed twice
-				}
-				after = binary.BigEndian.Uint64(k)
-				out = append(out, s.decode(k, v))
-			}
-			return nil
-		})
-	})
-	return out, err
 }
 
 // Count returns how many entries there are, and how many the budget deleted

@@ -4,8 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"time"
-
-	"github.com/waystation-iot/waystation/buffer"
 )
 
 // DeadLetter is a record that a sink refused for good, with its place in the
@@ -18,9 +16,18 @@ type DeadLetter struct {
 	Lane       Lane   // its number when it was refused
 	LaneName   string // of the lane
 	Seq        uint64
-	At         time.Time // when it was refused
-	Reason     string
-	Stored     []byte // the record as stored; see RecordDecoder
+	At         time.Time // when it was refused, the last time
+	Reason     string    // of that
+	Stored     []byte    // the record as stored; see RecordDecoder
+
+	Unreadable  bool      // the entry cannot be read: Reason says why, and little else is known
+	FirstAt     time.Time // when it was refused first; zero when At is that
+	FirstReason string
+	Retries     int       // that were refused
+	RetryTo     string    // sink that it waits to be sent to again; "" = it waits for a person
+	Asked       time.Time // when that was asked for
+	Reported    bool      // it is on the dead-letter topic of the sink
+	ReportError string    // why it cannot be
 }
 
 // deadLetterVersion is the version of the stored form: version u8 | sink |
@@ -64,25 +71,4 @@ func parseDeadLetter(id uint64, p []byte) (DeadLetter, error) {
 		return DeadLetter{}, fmt.Errorf("read dead letter %d: %w: cut short", id, ErrRecordFormat)
 	}
 	return l, nil
-}
-
-// DeadLetters lists up to n dead letters with ids above after, oldest first.
-// Entries that cannot be read are listed with the reason and no record.
-func DeadLetters(s *buffer.Shelf, after uint64, n int) ([]DeadLetter, error) {
-	kept, err := s.List(after, n)
-	if err != nil {
-		return nil, fmt.Errorf("list dead letters: %w", err)
-	}
-	out := make([]DeadLetter, 0, len(kept))
-	for _, k := range kept {
-		l, err := DeadLetter{}, k.Err
-		if err == nil {
-			l, err = parseDeadLetter(k.ID, k.Data)
-		}
-		if err != nil {
-			l = DeadLetter{ID: k.ID, Reason: err.Error()}
-		}
-		out = append(out, l)
-	}
-	return out, nil
 }

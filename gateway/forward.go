@@ -62,8 +62,9 @@ type forwarder struct {
 	peek      Peeker // the same cursor
 	lanes     []buffer.LaneInfo
 	shares    *shares
-	replay    *replayer // nil = there are no replays
-	past      archive   // nil = nothing can be looked up
+	replay    *replayer     // nil = there are no replays
+	past      archive       // nil = nothing can be looked up
+	letterbox *letterRunner // nil = dead letters are not sent again
 	dead      keeper
 	gateway   string
 	log       *slog.Logger
@@ -157,10 +158,15 @@ func (f *forwarder) session(ctx, hard context.Context) error {
 func (f *forwarder) idle(ctx context.Context) {
 	wake, due, stop := f.replay.waiting()
 	defer stop()
+	letters, again, end := f.letterbox.waiting()
+	defer end()
 	select {
 	case <-f.queue.Ready():
 	case <-wake:
 	case <-due:
+	case <-letters:
+		f.letterbox.rung()
+	case <-again:
 	case <-ctx.Done():
 	}
 }
@@ -199,7 +205,7 @@ func (f *forwarder) proven() {
 // choose makes the next batch, unless there is one: of the lane whose turn it
 // is, or of a replay when nothing waits that must not.
 func (f *forwarder) choose() error {
-	if f.batch != nil && f.batch.Replayed && f.replay.hopeless() {
+	if f.batch != nil && f.batch.Replayed && f.hopeless() {
 		f.batch = nil
 	}
 	if f.batch != nil {
@@ -208,7 +214,7 @@ func (f *forwarder) choose() error {
 	if !f.held {
 		lane, lim, free := f.shares.pick(f.peek)
 		if free {
-			if f.batch = f.replay.next(time.Now()); f.batch != nil || lane < 0 {
+			if f.batch = f.background(time.Now()); f.batch != nil || lane < 0 {
 				return nil
 			}
 		}
@@ -227,6 +233,9 @@ func (f *forwarder) choose() error {
 // When the dead letters cannot be stored, only that is tried again: what the
 // far side has confirmed is not sent twice.
 func (f *forwarder) send(hard context.Context) error {
+	if f.letterbox.owns(f.batch) {
+		return f.sendLetters(hard)
+	}
 	if f.batch.Replayed {
 		return f.sendAgain(hard)
 	}

@@ -55,6 +55,7 @@ type Gateway struct {
 	lanes   []buffer.LaneInfo
 	history history // what replays read
 	replays *replayStore
+	letters *Letters
 	watch   *watch
 }
 
@@ -95,12 +96,14 @@ func New(o Options) (*Gateway, error) {
 		g.history = o.Queue
 	}
 	g.replays = openReplays(o.Queue.Stats().Dir, o.Log, o.Clock)
+	g.letters = NewLetters(o.Dead, o.Clock, o.Log)
 	for _, s := range o.Sinks {
 		if err := g.addSink(s); err != nil {
 			return nil, fmt.Errorf("sink %s: %w", s.Name, err)
 		}
 	}
 	g.adoptReplays()
+	g.openLetters()
 	return g, nil
 }
 
@@ -123,8 +126,8 @@ func (g *Gateway) addSink(s SinkSpec) error {
 	}
 	g.cursors = append(g.cursors, cur)
 	g.forward = append(g.forward, &forwarder{name: s.Name, typ: s.Type, sink: s.Sink, queue: cur, peek: cur, lanes: g.lanes, shares: shares,
-		replay: newReplayer(g.replays, s.Name, g.history, g.lanes), past: queuePast{o.Queue, cur},
-		dead: o.Dead, gateway: o.ID, log: o.Log, clock: o.Clock,
+		replay: newReplayer(g.replays, s.Name, g.history, g.lanes), past: queuePast{o.Queue, cur}, letterbox: newLetterRunner(g.letters, s.Name, s.Sink),
+		dead: g.letters, gateway: o.ID, log: o.Log, clock: o.Clock,
 		link: newLink(o.Log.With("sink", s.Name), o.Clock), wait: backoff{min: retryMin, max: retryMax}})
 	return nil
 }
@@ -195,7 +198,7 @@ func (g *Gateway) Status() Status {
 		s.Books.Balanced = s.Books.Balanced && src.Balanced
 		s.Sources = append(s.Sources, src)
 	}
-	s.DeadLetters.Kept, s.DeadLetters.Evicted = g.o.Dead.Count()
+	s.DeadLetters = g.letters.status()
 	for _, ln := range s.Queue.Lanes {
 		if ln.Origin == "" { // a guest's were queued elsewhere
 			s.Books.Queued += ln.Next - 1

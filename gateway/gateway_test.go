@@ -267,9 +267,10 @@ func TestStatusShape(t *testing.T) {
 			CommitTimes: buffer.Histogram{Bounds: []float64{0.001, 0.01}, Counts: []int64{1, 2, 1}, Sum: 0.25},
 			Err:         fmt.Errorf("commit: %w", buffer.ErrFull), Lanes: []buffer.LaneStats{{Name: "alarm", First: 1, Next: 4, Segments: 1, Bytes: 5,
 				MaxBytes: 8, HighWater: true, Oldest: at, Generation: "abc"}, {Name: "bulk", Generation: "def", Origin: "ship-7", Retired: true}}}),
-		Sinks:       []SinkStatus{{Name: "shore", Type: "kafka", Link: Link{State: Up, Since: at}, Sent: 1, DeadLettered: 1, Lost: 1, Waiting: 0, Balanced: true, LastSent: &at}},
-		DeadLetters: LetterStatus{Kept: 1, Evicted: 2},
-		Books:       Books{In: 10, Filtered: 3, Queued: 3, Balanced: true}}
+		Sinks: []SinkStatus{{Name: "shore", Type: "kafka", Link: Link{State: Up, Since: at}, Sent: 1, DeadLettered: 1, Lost: 1, Waiting: 0, Balanced: true, LastSent: &at}},
+		DeadLetters: LetterStatus{Kept: 1, Evicted: 2, Bytes: 3, MaxBytes: 4, Retrying: 5, Delivered: 6, Dropped: 7,
+			Sinks: []SinkLetters{{Sink: "shore", Gone: true, Kept: 1, Bytes: 2, Oldest: &at, Retrying: 3, Unreported: 4}}},
+		Books: Books{In: 10, Filtered: 3, Queued: 3, Balanced: true}}
 	days := 42.5
 	s.Queue.Growth, s.Queue.FullIn, s.Queue.Flash = &days, &days, &FlashStatus{PerDay: 9, Endurance: 99, Days: &days}
 	got, err := json.MarshalIndent(s, "", "  ")

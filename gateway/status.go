@@ -39,8 +39,25 @@ type Status struct {
 
 // LetterStatus is the state of the store of dead letters.
 type LetterStatus struct {
-	Kept    int   `json:"kept"`    // entries that wait for a person
-	Evicted int64 `json:"evicted"` // deleted to keep its byte budget, since the start
+	Kept      int           `json:"kept"`      // entries that wait for a person
+	Evicted   int64         `json:"evicted"`   // deleted to keep its byte budget, since the start
+	Bytes     int64         `json:"bytes"`     // stored
+	MaxBytes  int64         `json:"max_bytes"` // budget
+	Retrying  int           `json:"retrying"`  // of Kept: asked to be sent again
+	Delivered int64         `json:"delivered"` // by a retry and so removed, since the start
+	Dropped   int64         `json:"dropped"`   // by a person, since the start
+	Sinks     []SinkLetters `json:"sinks,omitempty"`
+}
+
+// SinkLetters is the state of the dead letters of one sink.
+type SinkLetters struct {
+	Sink       string     `json:"sink"`           // "" = not known: the entries cannot be read
+	Gone       bool       `json:"gone,omitempty"` // the sink is not configured any more
+	Kept       int        `json:"kept"`
+	Bytes      int64      `json:"bytes"`
+	Oldest     *time.Time `json:"oldest,omitempty"`     // when the oldest was refused
+	Retrying   int        `json:"retrying"`             // that wait to be sent to this sink again
+	Unreported int        `json:"unreported,omitempty"` // that wait to be sent to its dead-letter topic
 }
 
 // Link is the state of a connection and why.

@@ -33,8 +33,9 @@ type Config struct {
 
 	ClientID     string `yaml:"client_id" doc:"Name shown in the logs and quotas of Kafka; waystation-<gateway id> when empty."`
 	UnknownTopic string `yaml:"unknown_topic" doc:"What to do with records whose topic does not exist or may not be written: wait (keep them and try again) or dead-letter. Notices of the gateway itself (source waystation) go to the dead letters in either case."`
-	AutoCreate   bool   `yaml:"auto_create_topics" doc:"Ask Kafka to create a missing topic, where the cluster allows it."`
-	Headers      bool   `yaml:"headers" doc:"Whether records carry headers (gateway, generation, lane, seq, source, content-type, received ...). Without them a consumer cannot see repeats and gaps."`
+	DeadLetters  `yaml:",inline"`
+	AutoCreate   bool `yaml:"auto_create_topics" doc:"Ask Kafka to create a missing topic, where the cluster allows it."`
+	Headers      bool `yaml:"headers" doc:"Whether records carry headers (gateway, generation, lane, seq, source, content-type, received ...). Without them a consumer cannot see repeats and gaps."`
 }
 
 // TLS says how the connection is encrypted.
@@ -89,7 +90,7 @@ func NewConfig() *Config {
 	return &Config{
 		Key: "{device}", Encoding: wordRaw, Compression: "zstd", MaxMessage: 1000000,
 		Version: "2.8.0", RequestTimeout: 10 * time.Second, DialTimeout: 10 * time.Second,
-		UnknownTopic: wordWait, Headers: true, Handover: newHandover(),
+		UnknownTopic: wordWait, Headers: true, Handover: newHandover(), DeadLetters: DeadLetters{Keep: true},
 	}
 }
 
@@ -140,6 +141,7 @@ func (c *Config) checkTemplates(f *faults) {
 	} else if bad := t.badTopicText(); bad != "" {
 		f.add("topic", fmt.Sprintf("%q holds characters Kafka does not allow in a topic", bad), "use letters, digits, '.', '_' and '-'")
 	}
+	c.DeadLetters.check(f, c.Topic)
 	if _, err := parseTemplate(c.Key); err != nil {
 		f.add("key", err.Error(), placeholderHint)
 	}

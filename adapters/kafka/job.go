@@ -206,9 +206,8 @@ func (s *Sink) take(b *gateway.Batch) {
 // assign deals the records from the one of that index on to their topics.
 func (s *Sink) assign(from int) {
 	b := s.job.batch
-	o := s.origin(b)
 	for i := from; i < len(b.Items); i++ {
-		s.topics.text = s.topicOf.expand(s.topics.text[:0], o, &b.Items[i].Record)
+		s.topics.text = s.topicText(s.topics.text[:0], b, &b.Items[i].Record)
 		t := s.topics.find()
 		if !t.inJob {
 			t.inJob = true

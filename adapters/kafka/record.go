@@ -160,6 +160,9 @@ func (s *Sink) record(item *gateway.Item, n int, base int64) (size int, err erro
 	if s.cfg.Headers {
 		rec.Headers = a.headers(item, s.enc.ContentType(r), rec.Key)
 	}
+	if s.job.batch.Letters != nil {
+		s.deadLetter(item, &rec)
+	}
 	a.recs = append(a.recs, rec)
 	a.ptrs = append(a.ptrs, &a.recs[len(a.recs)-1])
 	return recordSize(&rec), nil

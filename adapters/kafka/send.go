@@ -121,6 +121,10 @@ func (s *Sink) giveUp(ctx context.Context, r *round) error {
 
 // block ends the tries for t in this Send, or for good.
 func (s *Sink) block(t *topic, err error) {
+	if s.job.batch.Letters != nil {
+		s.postponeLetters(t, err)
+		return
+	}
 	t.trouble, t.refresh = nil, true
 	if t.position {
 		s.copyOff(err)
@@ -146,6 +150,9 @@ func (s *Sink) blockedError() error {
 // finish reports a batch that is done.
 func (s *Sink) finish() error {
 	refused := s.job.refused
+	if s.job.batch.Letters != nil {
+		s.lettersSent()
+	}
 	s.endJob("records in doubt were given up")
 	if len(refused) == 0 {
 		return nil
@@ -215,7 +222,7 @@ func (s *Sink) topicTrouble(t *topic, err error, r *round) {
 // some tries when it is unknown, for a broker may not have heard of it yet.
 func (s *Sink) denied(t *topic, err error, r *round) {
 	t.refresh = true
-	if !errors.Is(err, sarama.ErrUnknownTopicOrPartition) {
+	if !errors.Is(err, sarama.ErrUnknownTopicOrPartition) || s.job.batch.Letters != nil {
 		before := s.job.left
 		s.block(t, err)
 		r.progress = r.progress || s.job.left < before

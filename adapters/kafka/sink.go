@@ -22,16 +22,17 @@ type Sink struct {
 	addr string // "kafka shore", begins every message
 	dial dialFunc
 
-	topicOf  template
-	keyOf    template
-	enc      codec.Encoder
-	raw      bool // the payload is the value, untouched
-	codec    sarama.CompressionCodec
-	level    int
-	produce  int16         // version of the ProduceRequest
-	tries    int           // without progress, before Send gives up
-	pause    time.Duration // before the second try; doubles
-	keepMeta time.Duration // how long the number of partitions is believed
+	topicOf     template
+	keyOf       template
+	deadTopicOf template // of dead letters
+	enc         codec.Encoder
+	raw         bool // the payload is the value, untouched
+	codec       sarama.CompressionCodec
+	level       int
+	produce     int16         // version of the ProduceRequest
+	tries       int           // without progress, before Send gives up
+	pause       time.Duration // before the second try; doubles
+	keepMeta    time.Duration // how long the number of partitions is believed
 
 	sess   *session // nil when not connected
 	prod   producer
@@ -79,6 +80,7 @@ func (c *Config) Sink(env gateway.Env) (gateway.Sink, error) {
 	s.dial = (&net.Dialer{Timeout: c.DialTimeout, KeepAlive: 30 * time.Second}).DialContext
 	s.topicOf, _ = parseTemplate(c.Topic) // checked by Validate
 	s.keyOf, _ = parseTemplate(c.Key)
+	s.deadTopicOf, _ = parseTemplate(c.DeadLetters.Topic)
 	enc, err := codec.NewEncoder(c.Encoding)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.addr, err)

@@ -24,7 +24,7 @@ func commands() []command {
 		{"check", "find everything wrong with configurations: waystation check [--connect] FILE…", func(a []string, o, e io.Writer) int { return check(a, o, e, all) }},
 		{"describe", "show every option of an adapter: waystation describe [TYPE]", func(a []string, o, e io.Writer) int { return describe(a, o, e, all) }},
 		{"status", "show a running gateway: waystation status [--watch] [--json]", status},
-		{"dead-letters", "list records a sink refused for good: waystation dead-letters [--json]", deadLetters},
+		{"dead-letters", "records a sink refused for good: waystation dead-letters list|show|export|retry|drop", deadLetters},
 		{"queue", "look at, check, repair and carry a queue: waystation queue COMMAND DIR", queue},
 		{"version", "show the version", func(_ []string, o, _ io.Writer) int { _, _ = fmt.Fprintln(o, versionLine()); return exitGood }},
 	}

@@ -88,7 +88,7 @@ func startGateway(t testing.TB, config string) *proc {
 
 // collect keeps the log and finds the address in it.
 func (p *proc) collect(r io.Reader, url chan<- string) {
-	find := regexp.MustCompile(`url=(http://[^/]+)/`)
+	find := regexp.MustCompile(`url=(https?://[^/]+)/`)
 	lines := bufio.NewScanner(r)
 	for lines.Scan() {
 		p.mu.Lock()

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -89,7 +88,11 @@ func parseReplay(args []string, errOut io.Writer) (*replayOptions, error) {
 		}
 		return nil, errSaid
 	}
-	o.client, o.dir = remote(), fs.Arg(0)
+	var err error
+	if o.client, err = remote(); err != nil {
+		return nil, err
+	}
+	o.dir = fs.Arg(0)
 	made := o.from != ""
 	switch {
 	case fs.NArg() > 1:
@@ -241,57 +244,31 @@ func replayLine(r *gateway.Replay) string {
 	return s
 }
 
-// do sends a request with a JSON body, if there is one, and reads the answer
-// into x, unless x is nil.
-func (c *client) do(ctx context.Context, method, path string, body, x any) error {
-	if method == http.MethodGet {
-		return c.get(ctx, path, x)
-	}
-	text, err := json.Marshal(body)
-	if err != nil {
-		return err
-	}
-	req, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(text))
-	if err != nil {
-		return err
-	}
-	req.Header.Set("Content-Type", "application/json")
-	res, err := c.http.Do(req)
-	if err != nil {
-		return fmt.Errorf("no gateway answers at %s: is it running? (see http.listen in its configuration, and --url): %w", c.base, err)
-	}
-	defer func() { _ = res.Body.Close() }()
-	answer, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
-	if err != nil {
-		return fmt.Errorf("read %s%s: %w", c.base, path, err)
-	}
-	if res.StatusCode >= 300 {
-		return errors.New(cmp.Or(strings.TrimSpace(string(answer)), res.Status))
-	}
-	if x == nil {
-		return nil
-	}
-	if err := json.Unmarshal(answer, x); err != nil {
-		return fmt.Errorf("%s %s%s: not the answer of a gateway: %w", method, c.base, path, err)
-	}
-	return nil
-}
-
 // leaveReplay leaves a replay in the directory of a queue that no process has
 // open.
 func leaveReplay(dir string, q gateway.ReplayRequest) (gateway.Replay, error) {
-	path := filepath.Join(dir, "lock")
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if errors.Is(err, os.ErrNotExist) {
-		return gateway.Replay{}, fmt.Errorf("%s is not the directory of a queue: it has no file lock", dir)
-	}
+	unlock, err := lockQueue(dir)
 	if err != nil {
 		return gateway.Replay{}, err
 	}
-	defer func() { _ = f.Close() }() // gives the lock back
+	defer unlock()
+	return gateway.LeaveReplay(dir, q, time.Now())
+}
+
+// lockQueue keeps a gateway from starting on a queue, until unlock is called.
+func lockQueue(dir string) (unlock func(), err error) {
+	path := filepath.Join(dir, "lock")
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("%s is not the directory of a queue: it has no file lock", dir)
+	}
+	if err != nil {
+		return nil, err
+	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		pid, _ := os.ReadFile(path)
-		return gateway.Replay{}, fmt.Errorf("%s is in use by a gateway (pid %s): ask it, with --url and without DIR", dir, strings.TrimSpace(string(pid)))
+		_ = f.Close()
+		return nil, fmt.Errorf("%s is in use by a gateway (pid %s): ask it, with --url and without DIR", dir, strings.TrimSpace(string(pid)))
 	}
-	return gateway.LeaveReplay(dir, q, time.Now())
+	return func() { _ = f.Close() }, nil
 }

@@ -89,7 +89,11 @@ func logger(c config.Log, w io.Writer) *slog.Logger {
 // serve runs a gateway until ctx ends.
 func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 	log.Info("starting", "gateway", cfg.Gateway.ID, "version", version, "queue", cfg.Buffer.Dir)
-	g, dead, err := build(cfg, log)
+	l, err := listener(cfg)
+	if err != nil {
+		return err
+	}
+	g, _, err := build(cfg, log)
 	if err != nil {
 		return err
 	}
@@ -99,12 +103,9 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 	if cfg.HTTP.Listen == "" {
 		web <- nil
 	} else {
-		view := observe.View{Status: g.Status, DeadLetters: func(after uint64, n int) ([]gateway.DeadLetter, error) {
-			return gateway.DeadLetters(dead, after, n)
-		}}
-		view.Replays, view.StartReplay, view.EndReplay = g.Replays, g.StartReplay, g.EndReplay
+		view := observe.View{Status: g.Status, Letters: g.Letters(), Replays: g.Replays, StartReplay: g.StartReplay, EndReplay: g.EndReplay}
 		go func() {
-			err := observe.Serve(ctx, cfg.HTTP.Listen, view, log)
+			err := observe.Serve(ctx, l, view, log)
 			if err != nil {
 				cancel() // a gateway nobody can see is a fault of its start
 			}
@@ -114,6 +115,18 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 	err = g.Run(ctx)
 	cancel()
 	return errors.Join(err, <-web)
+}
+
+// listener says where the API listens. It reads the files of TLS and the token.
+func listener(cfg *config.Config) (l observe.Listener, err error) {
+	l.Addr = cfg.HTTP.Listen
+	if l.TLS, err = cfg.HTTP.TLS.Config(cfg.Dir); err != nil {
+		return l, err
+	}
+	if l.Token, err = cfg.HTTP.Token.Reveal(cfg.Dir); err != nil {
+		return l, fmt.Errorf("http.token: %w", err)
+	}
+	return l, nil
 }
 
 // build opens the queue and makes the sources and sinks. It opens no connection.

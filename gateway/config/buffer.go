@@ -70,7 +70,12 @@ func defaultDelay(i int) time.Duration {
 }
 
 // DeadLetterBytes is the part of max_bytes that is set aside for dead letters.
-func (b *Buffer) DeadLetterBytes() int64 { return min(int64(b.MaxBytes)/8, 64<<20) }
+func (b *Buffer) DeadLetterBytes() int64 {
+	if b.DeadLetters.MaxBytes > 0 {
+		return int64(b.DeadLetters.MaxBytes)
+	}
+	return min(int64(b.MaxBytes)/8, 64<<20)
+}
 
 // QueueBytes is what is left of max_bytes for the queue.
 func (b *Buffer) QueueBytes() int64 { return int64(b.MaxBytes) - b.DeadLetterBytes() }
@@ -111,6 +116,9 @@ func (f *filler) checkBuffer(root *node) {
 	}
 	if b.Retain.Bytes >= b.MaxBytes && b.MaxBytes >= minBytes {
 		bad("retain.bytes", "raise max_bytes, or keep less", "%s is no less than max_bytes (%s): there would be no room for new records", b.Retain.Bytes, b.MaxBytes)
+	}
+	if d := b.DeadLetters.MaxBytes; d != 0 && b.MaxBytes >= minBytes && (d < minLaneBytes || d > b.MaxBytes/2) {
+		bad("dead_letters.max_bytes", "0B, or leaving it out, is an eighth of max_bytes", "%s: must be 1MiB to half of max_bytes (%s)", d, b.MaxBytes/2)
 	}
 	f.checkKeys(root, bad)
 	f.checkLanes(root, bad)

@@ -55,13 +55,14 @@ type Buffer struct {
 	Prefill        bool         `yaml:"prefill" doc:"Write zeros ahead of small commits, so that they overwrite in place: this spares flash while few records arrive."`
 	Retain         Retain       `yaml:"retain" doc:"How long delivered records are kept to be sent again. They are the first to go when room is needed."`
 	Encryption     Encryption   `yaml:"encryption" doc:"Encryption of stored records and dead letters. Names of lanes, counts and times stay in plain."`
+	DeadLetters    DeadLetters  `yaml:"dead_letters" doc:"Records that a sink refused for good, kept for a person."`
 	FlashEndurance gateway.Size `yaml:"flash_endurance" example:"20TB" doc:"Bytes that may be written to the medium over its life (TBW), as its data sheet states: the status tells how long that lasts. 0B: not known."`
 	Lanes          []laneConfig `yaml:"lanes" doc:"Lanes in the order of their priority, 1 to 16: each has its own order and numbers. Records of a lane that is no longer listed are still delivered."`
 }
 
-// HTTP says where the status page and the API listen.
-type HTTP struct {
-	Listen string `yaml:"listen" doc:"Address of status page, API and metrics: a loopback address and port. Empty: off."`
+// DeadLetters says how much of the dead letters is kept.
+type DeadLetters struct {
+	MaxBytes gateway.Size `yaml:"max_bytes" doc:"Part of buffer.max_bytes for the dead letters, at least 1MiB and at most half of it; beyond it the oldest are deleted, and counted. 0B: an eighth of buffer.max_bytes, at most 64MiB."`
 }
 
 // Log says what is logged and how.
@@ -123,7 +124,7 @@ func (c *Config) sections() []section {
 	return []section{
 		{"gateway", "Who this gateway is.", &c.Gateway},
 		{"buffer", "Where and how records wait until they are delivered.", &c.Buffer},
-		{"http", "Where the status page and the API listen.", &c.HTTP},
+		{"http", "Where the status page and the API listen, and whom they answer.", &c.HTTP},
 		{"log", "What is logged and how.", &c.Log},
 		{"shutdown", "How the gateway stops.", &c.Shutdown},
 	}

@@ -110,7 +110,7 @@ func TestExample(t *testing.T) {
 	all = strings.Replace(all, "file:/etc/waystation/password", "x", 1)
 	t.Setenv("WS_KEY", testKey(0))
 	t.Setenv("WS_OLD", testKey(1))
-	all = strings.NewReplacer("file:queue.key", "env:WS_KEY", "file:queue-2024.key", "env:WS_OLD").Replace(all)
+	all = strings.NewReplacer("file:queue.key", "env:WS_KEY", "file:http.token", "env:WS_KEY", "file:queue-2024.key", "env:WS_OLD").Replace(all)
 	if all == ex {
 		t.Error("nothing is commented out")
 	}

@@ -3,7 +3,6 @@ package config
 import (
 	"errors"
 	"fmt"
-	"net"
 	"reflect"
 	"slices"
 	"strconv"
@@ -140,25 +139,7 @@ func (f *filler) checkRest(root *node) {
 	if f.cfg.Shutdown.Timeout <= 0 {
 		f.check(root, "", &gateway.FieldError{Key: "shutdown.timeout", Msg: "must be more than 0"})
 	}
-	if msg, hint := listenFault(f.cfg.HTTP.Listen); msg != "" {
-		f.check(root, "", &gateway.FieldError{Key: "http.listen", Msg: msg, Hint: hint})
-	}
-}
-
-// listenFault says what is wrong with a listen address; "" when nothing is.
-func listenFault(addr string) (msg, hint string) {
-	if addr == "" {
-		return "", ""
-	}
-	host, port, err := net.SplitHostPort(addr)
-	if n, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil || n > 65535 {
-		return "must be address and port such as 127.0.0.1:8100", "empty text switches it off"
-	}
-	if ip := net.ParseIP(host); host == "localhost" || ip != nil && ip.IsLoopback() {
-		return "", ""
-	}
-	return fmt.Sprintf("%q is reachable from other machines, which needs a token or mTLS and is not possible yet", clip(addr, 60)),
-		"listen on 127.0.0.1:" + port + " and reach it through ssh -L or a reverse proxy that authenticates"
+	f.checkHTTP(root)
 }
 
 // only reports whether s consists of letters, digits and the extra

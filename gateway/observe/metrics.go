@@ -62,6 +62,15 @@ func metricTable() [][]string {
 		{"sink_warning", "1 for each thing that a sink says needs a person, such as a certificate that ends soon.", "sink", "fact"},
 		{"sink_ends_timestamp_seconds", "When something of the sink ends, such as a certificate, Unix time.", "sink", "fact"},
 		{"source_ends_timestamp_seconds", "When something of the source ends, such as a certificate, Unix time.", "source", "fact"},
+		{"dead_letters", "Dead letters that wait for a person.", "sink"},
+		{"dead_letters_bytes", "Stored size of the dead letters.", "sink"},
+		{"dead_letters_oldest_seconds", "Age of the oldest dead letter; 0 when there is none.", "sink"},
+		{"dead_letters_retrying", "Dead letters that are to be sent to the sink again.", "sink"},
+		{"dead_letters_unreported", "Dead letters that wait to be sent to the dead-letter topic of the sink.", "sink"},
+		{"dead_letters_max_bytes", "Byte budget of all dead letters."},
+		{"dead_letters_evicted_total", "Dead letters deleted since the start to keep their budget."},
+		{"dead_letters_delivered_total", "Dead letters confirmed when they were sent again, since the start."},
+		{"dead_letters_dropped_total", "Dead letters dropped by a person since the start."},
 		{"books_balanced", "1 while queued = sent + dead-lettered + lost + waiting holds for every sink."},
 		{"clock_trusted", "1 while the clock of this machine is believed."},
 	}
@@ -122,8 +131,31 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 			}
 		}
 	}
+	letterMetrics(&s, put)
 	put("books_balanced", gauge, truth(s.Books.Balanced))
 	put("clock_trusted", gauge, truth(s.ClockTrusted))
+}
+
+// letterMetrics collects the metrics of dead letters.
+func letterMetrics(s *gateway.Status, put putter) {
+	const gauge, counter = prometheus.GaugeValue, prometheus.CounterValue
+	d := &s.DeadLetters
+	for i := range d.Sinks {
+		k := &d.Sinks[i]
+		age := 0.0
+		if k.Oldest != nil {
+			age = max(0, s.Now.Sub(*k.Oldest).Seconds())
+		}
+		put("dead_letters", gauge, float64(k.Kept), k.Sink)
+		put("dead_letters_bytes", gauge, float64(k.Bytes), k.Sink)
+		put("dead_letters_oldest_seconds", gauge, age, k.Sink)
+		put("dead_letters_retrying", gauge, float64(k.Retrying), k.Sink)
+		put("dead_letters_unreported", gauge, float64(k.Unreported), k.Sink)
+	}
+	put("dead_letters_max_bytes", gauge, float64(d.MaxBytes))
+	put("dead_letters_evicted_total", counter, float64(d.Evicted))
+	put("dead_letters_delivered_total", counter, float64(d.Delivered))
+	put("dead_letters_dropped_total", counter, float64(d.Dropped))
 }
 
 // putter hands out one metric.

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -32,20 +31,14 @@ func well() gateway.Status {
 				{Name: "telemetry", Generation: "g2", Origin: "ship-7", First: 3, Next: 10, Segments: 1, Retired: true}}},
 		Sinks: []gateway.SinkStatus{{Name: "shore", Type: "kafka", Link: gateway.Link{State: gateway.Up}, Sent: 5, Waiting: 4, Balanced: true,
 			Facts: []gateway.Fact{{Name: "delivery", Value: "exactly once"}}}},
-		Books: gateway.Books{In: 10, Queued: 9, Balanced: true}}
+		DeadLetters: gateway.LetterStatus{Kept: 0, MaxBytes: 1 << 20, Delivered: 3, Sinks: []gateway.SinkLetters{{Sink: "shore"}}},
+		Books:       gateway.Books{In: 10, Queued: 9, Balanced: true}}
 }
 
 // ask sends one request to the handler of a gateway in state s.
 func ask(t *testing.T, s gateway.Status, path string) (int, string) {
 	t.Helper()
-	v := View{Status: func() gateway.Status { return s }, DeadLetters: func(after uint64, n int) ([]gateway.DeadLetter, error) {
-		if after == 99 {
-			return nil, errors.New("disk is gone")
-		}
-		rec := gateway.Record{Source: "deck", Device: "pump", Name: "a/b", Payload: []byte{0, 1}}
-		return []gateway.DeadLetter{{ID: after + 1, Sink: "shore", Lane: gateway.LaneTelemetry, Seq: uint64(n), Reason: "too large",
-			Stored: gateway.AppendRecord(nil, &rec)}}, nil
-	}}
+	v := View{Status: func() gateway.Status { return s }, Letters: fakeLetters{}}
 	w := httptest.NewRecorder()
 	Handler(v).ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
 	return w.Code, w.Body.String()
@@ -54,6 +47,9 @@ func ask(t *testing.T, s gateway.Status, path string) (int, string) {
 func TestPaths(t *testing.T) {
 	bad := well()
 	bad.Ready, bad.Queue.State, bad.Queue.Error = false, "full", "no space left on device"
+	lettered := well()
+	oldest := lettered.Now.Add(-time.Minute)
+	lettered.DeadLetters.Sinks = []gateway.SinkLetters{{Sink: "shore", Kept: 7, Bytes: 70, Oldest: &oldest, Retrying: 2}}
 	for _, c := range []struct {
 		status gateway.Status
 		path   string
@@ -81,6 +77,10 @@ func TestPaths(t *testing.T) {
 		{well(), "/metrics", 200, `waystation_queue_lane_oldest_waiting_seconds{lane="telemetry"} 10800`},
 		{well(), "/metrics", 200, `waystation_queue_lane_oldest_waiting_seconds{lane="telemetry@g2"} 0`},
 		{bad, "/metrics", 200, "waystation_queue_ok 0"},
+		{lettered, "/metrics", 200, `waystation_dead_letters{sink="shore"} 7`},
+		{lettered, "/metrics", 200, `waystation_dead_letters_retrying{sink="shore"} 2`},
+		{lettered, "/metrics", 200, `waystation_dead_letters_oldest_seconds{sink="shore"} 60`},
+		{lettered, "/metrics", 200, `waystation_dead_letters_delivered_total 3`},
 	} {
 		if code, body := ask(t, c.status, c.path); code != c.code || !strings.Contains(body, c.says) {
 			t.Errorf("%s: %d, want %d, saying %q:\n%.600s", c.path, code, c.code, c.says, body)
@@ -205,10 +205,13 @@ func TestTroubles(t *testing.T) {
 	s.Sources[0].State, s.Sources[0].Error, s.Sources[0].Notes = gateway.Down, "panic: x\nstack", []string{"QoS 0"}
 	s.Sinks[0].State, s.Sinks[0].DeadLettered, s.Sinks[0].Lost = gateway.Down, 3, 4
 	s.Sinks[0].Facts = append(s.Sinks[0].Facts, gateway.Fact{Name: "certificate", Value: "ends in 12 days", Warn: true})
+	s.DeadLetters.Evicted = 9
+	s.DeadLetters.Sinks = []gateway.SinkLetters{{Sink: "", Kept: 1}, {Sink: "old", Gone: true, Kept: 5}, {Sink: "shore", Kept: 3, Retrying: 1}, {Sink: "gone", Gone: true, Retrying: 6}}
 	s.Books.Balanced, s.ClockTrusted = false, false
 	got := strings.Join(Troubles(&s), "\n")
 	for _, want := range []string{"read-only", "do not balance", "source deck is down: panic: x", "QoS 0", "sink shore is down",
-		"refused 3", "lost 4", "shore: certificate: ends", "2 segments", "not synchronised"} {
+		"sink shore refused 3 records, kept as dead letters (1 to be sent again)", "`waystation dead-letters retry --sink shore`", "lost 4",
+		"1 dead letters cannot be read", "`waystation dead-letters retry --sink old --to SINK`", "6 dead letters wait for sink gone", "raise buffer.dead_letters.max_bytes", "shore: certificate: ends", "2 segments", "not synchronised"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no word of %q in:\n%s", want, got)
 		}
@@ -246,7 +249,7 @@ func TestServeEnds(t *testing.T) {
 	s := well()
 	v := View{Status: func() gateway.Status { return s }}
 	log := slog.New(slog.DiscardHandler)
-	if err := Serve(t.Context(), ln.Addr().String(), v, log); err == nil || !strings.Contains(err.Error(), "http.listen") {
+	if err := Serve(t.Context(), Listener{Addr: ln.Addr().String()}, v, log); err == nil || !strings.Contains(err.Error(), "http.listen") {
 		t.Errorf("a taken port: %v", err)
 	}
 	addr := ln.Addr().String()
@@ -254,7 +257,9 @@ func TestServeEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	logged := make(chan struct{}, 1)
-	go func() { ended <- Serve(ctx, addr, v, slog.New(slog.NewTextHandler(signalOn(logged), nil))) }()
+	go func() {
+		ended <- Serve(ctx, Listener{Addr: addr}, v, slog.New(slog.NewTextHandler(signalOn(logged), nil)))
+	}()
 	select {
 	case <-logged:
 	case err := <-ended:

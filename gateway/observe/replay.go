@@ -1,11 +1,8 @@
 package observe
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"mime"
 	"net/http"
 	"slices"
 
@@ -56,19 +53,8 @@ func (v View) oneReplay(w http.ResponseWriter, r *http.Request) {
 
 // startReplay takes JSON only, which no form of a web page can send.
 func (v View) startReplay(w http.ResponseWriter, r *http.Request) {
-	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
-		http.Error(w, "send the request as JSON, with Content-Type: application/json", http.StatusUnsupportedMediaType)
-		return
-	}
 	var q gateway.ReplayRequest
-	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxReplayBody))
-	dec.DisallowUnknownFields()
-	err := dec.Decode(&q)
-	if err == nil && dec.Decode(&struct{}{}) != io.EOF {
-		err = errors.New("there is more than one value")
-	}
-	if err != nil {
-		http.Error(w, fmt.Sprintf("the request is not {from, to, sink, source, device, rate} with from and to as RFC 3339 times: %v", err), http.StatusBadRequest)
+	if !readJSON(w, r, &q, maxReplayBody, "{from, to, sink, source, device, rate} with from and to as RFC 3339 times") {
 		return
 	}
 	made, err := v.StartReplay(q)

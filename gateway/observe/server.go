@@ -2,13 +2,13 @@ package observe
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -19,32 +19,37 @@ import (
 // View is what a server shows of a gateway.
 type View struct {
 	Status      func() gateway.Status
-	DeadLetters func(after uint64, n int) ([]gateway.DeadLetter, error)
+	Letters     Letters                 // nil: there are none
 	Replays     func() []gateway.Replay // nil, as the next two: there are none
 	StartReplay func(gateway.ReplayRequest) (gateway.Replay, error)
 	EndReplay   func(id string) error
 }
 
-// maxDeadLetters bounds one answer of /api/v1/dead-letters.
-const maxDeadLetters = 1000
-
-// Serve listens on addr until ctx ends. Paths:
+// Serve listens until ctx ends. Paths:
 //
 //	/healthz              200 while the process answers
 //	/readyz               200 when the queue takes records, else 503 and why
 //	/metrics              Prometheus text format
 //	/api/v1/status        gateway.Status as JSON
-//	/api/v1/dead-letters  records refused for good, oldest first; ?after=ID&limit=N
+//	/api/v1/dead-letters  records refused for good: GET lists, DELETE drops; ?id= sink= source= device= since= until= reason= all= after= limit=
+//	/api/v1/dead-letters/ID      one of them, whole
+//	/api/v1/dead-letters/export  those selected, one JSON object per line
+//	/api/v1/dead-letters/retry   POST {ids, sink, source, device, since, until, reason, all, to} sends them again
 //	/api/v1/replays       records sent again: GET lists, POST {from, to, sink, source, device, rate} begins one
 //	/api/v1/replays/ID    GET shows, DELETE cancels it or takes one that is over off the list
-func Serve(ctx context.Context, addr string, v View, log *slog.Logger) error {
-	ln, err := net.Listen("tcp", addr)
+func Serve(ctx context.Context, l Listener, v View, log *slog.Logger) error {
+	ln, err := net.Listen("tcp", l.Addr)
 	if err != nil {
-		return fmt.Errorf("listen on http.listen %s: %w (another gateway? choose another port, or \"\" for none)", addr, err)
+		return fmt.Errorf("listen on http.listen %s: %w (another gateway? choose another port, or \"\" for none)", l.Addr, err)
 	}
-	srv := &http.Server{Handler: Handler(v), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
+	srv := &http.Server{Handler: guard(Handler(v), &l), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
 		WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
-	log.Info("status page and metrics", "url", "http://"+ln.Addr().String()+"/api/v1/status")
+	scheme := "http://"
+	if l.TLS != nil {
+		scheme, ln = "https://", tls.NewListener(ln, l.TLS)
+	}
+	srv.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug) // what strangers do at the door
+	log.Info("status page and metrics", "url", scheme+ln.Addr().String()+"/api/v1/status")
 	stop := context.AfterFunc(ctx, func() {
 		quick, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
@@ -53,7 +58,7 @@ func Serve(ctx context.Context, addr string, v View, log *slog.Logger) error {
 	})
 	defer stop()
 	if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve %s: %w", addr, err)
+		return fmt.Errorf("serve %s: %w", l.Addr, err)
 	}
 	return nil
 }
@@ -72,7 +77,7 @@ func Handler(v View) http.Handler {
 		_, _ = fmt.Fprintln(w, "ready")
 	})
 	mux.HandleFunc("GET /api/v1/status", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, v.Status()) })
-	mux.HandleFunc("GET /api/v1/dead-letters", v.deadLetters)
+	v.addLetters(mux)
 	v.addReplays(mux)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(newRegistry(v.Status), promhttp.HandlerOpts{}))
 	return mux
@@ -83,59 +88,4 @@ func writeJSON(w http.ResponseWriter, x any) {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
 	_ = enc.Encode(x) // the client went away
-}
-
-// letterJSON is a dead letter as the API shows it.
-type letterJSON struct {
-	ID         uint64    `json:"id"`
-	Sink       string    `json:"sink"`
-	Gateway    string    `json:"gateway,omitempty"` // whose queue gave the seq; "" = this gateway's
-	Generation string    `json:"generation"`
-	Lane       string    `json:"lane"`
-	Seq        uint64    `json:"seq"`
-	At         time.Time `json:"at"`
-	Reason     string    `json:"reason"`
-	Source     string    `json:"source,omitempty"`
-	Device     string    `json:"device,omitempty"`
-	Name       string    `json:"name,omitempty"`
-	Bytes      int       `json:"bytes"`
-	Payload    []byte    `json:"payload,omitempty"` // base64
-}
-
-func (v View) deadLetters(w http.ResponseWriter, r *http.Request) {
-	after, err1 := number(r, "after", 0)
-	limit, err2 := number(r, "limit", 100)
-	if err := errors.Join(err1, err2); err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
-		return
-	}
-	letters, err := v.DeadLetters(after, int(min(limit, maxDeadLetters)))
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
-	}
-	out := make([]letterJSON, 0, len(letters))
-	var dec gateway.RecordDecoder
-	for _, l := range letters {
-		j := letterJSON{ID: l.ID, Sink: l.Sink, Gateway: l.Gateway, Generation: l.Generation, Lane: l.LaneName, Seq: l.Seq, At: l.At,
-			Reason: l.Reason, Bytes: len(l.Stored)}
-		var rec gateway.Record
-		if dec.Decode(&rec, l.Stored) == nil {
-			j.Source, j.Device, j.Name, j.Payload = rec.Source, rec.Device, rec.Name, rec.Payload
-		}
-		out = append(out, j)
-	}
-	writeJSON(w, out)
-}
-
-func number(r *http.Request, key string, def uint64) (uint64, error) {
-	s := r.URL.Query().Get(key)
-	if s == "" {
-		return def, nil
-	}
-	n, err := strconv.ParseUint(s, 10, 63)
-	if err != nil {
-		return 0, fmt.Errorf("%s=%q is not a number", key, s)
-	}
-	return n, nil
 }

@@ -80,13 +80,11 @@ func Troubles(s *gateway.Status) (out []string) {
 			add("sink %s is %s%s", k.Name, k.State, because(k.Error))
 		}
 		factTroubles("sink "+k.Name, k.Facts, add)
-		if k.DeadLettered > 0 {
-			add("sink %s refused %d records: see `waystation dead-letters`", k.Name, k.DeadLettered)
-		}
 		if k.Lost > 0 {
 			add("sink %s lost %d records to the byte budget or damage; raise buffer.max_bytes", k.Name, k.Lost)
 		}
 	}
+	letterTroubles(s, add)
 	if s.Queue.Quarantined > 0 {
 		add("%d segments of the queue could not be read and were set aside (*.seg.bad)", s.Queue.Quarantined)
 	}
@@ -94,6 +92,27 @@ func Troubles(s *gateway.Status) (out []string) {
 		add("the clock of this machine is not synchronised: records are marked so")
 	}
 	return out
+}
+
+// letterTroubles adds what a person must do about dead letters.
+func letterTroubles(s *gateway.Status, add func(string, ...any)) {
+	for i := range s.DeadLetters.Sinks {
+		k := &s.DeadLetters.Sinks[i]
+		switch {
+		case k.Sink == "" && k.Kept > 0:
+			add("%d dead letters cannot be read: see `waystation dead-letters list`", k.Kept)
+		case k.Gone && k.Kept > 0:
+			add("%d dead letters are of sink %s, which is not configured any more: `waystation dead-letters retry --sink %s --to SINK`, or drop them", k.Kept, k.Sink, k.Sink)
+		case k.Kept > 0:
+			add("sink %s refused %d records, kept as dead letters (%d to be sent again): see `waystation dead-letters list --sink %s`, mend the cause, then `waystation dead-letters retry --sink %s`",
+				k.Sink, k.Kept, k.Retrying, k.Sink, k.Sink)
+		case k.Gone && k.Retrying > 0:
+			add("%d dead letters wait for sink %s, which is not configured: `waystation dead-letters retry --all --to SINK`", k.Retrying, k.Sink)
+		}
+	}
+	if n := s.DeadLetters.Evicted; n > 0 {
+		add("%d dead letters were deleted to keep their budget since the start: raise buffer.dead_letters.max_bytes, and retry or drop what is there", n)
+	}
 }
 
 func because(err string) string {
