@@ -36,5 +36,5 @@ func (s *Sink) Facts() []gateway.Fact {
 			out = append(out, x)
 		}
 	}
-	return out
+	return append(out, s.claims.facts()...)
 }

@@ -45,6 +45,9 @@ func (s *Sink) Send(ctx context.Context, b *gateway.Batch) error {
 	if s.sess == nil {
 		return fmt.Errorf("%s: send: not connected", s.addr)
 	}
+	if err := s.ready(b); err != nil {
+		return err
+	}
 	s.take(b)
 	tries, pause := 0, s.pause
 	var since time.Time // of the first try without progress
@@ -126,6 +129,7 @@ func (s *Sink) blockedError() error {
 // finish reports a batch that is done.
 func (s *Sink) finish() error {
 	refused := s.job.refused
+	s.claims.finished(s.job.batch, s.env.GatewayID)
 	s.endJob("records in doubt were given up")
 	if len(refused) == 0 {
 		return nil
