@@ -254,13 +254,7 @@ func TestStoreThatHangs(t *testing.T) {
 	st := newFakeS3(t)
 	l := newLargeRig(t, st, nil)
 	free := make(chan struct{})
-	st.plan(func(_ string, _ http.ResponseWriter, r *http.Request) bool {
-		select {
-		case <-free:
-		case <-r.Context().Done():
-		}
-		return true
-	})
+	st.plan(func(string, http.ResponseWriter, *http.Request) bool { <-free; return true })
 	defer close(free)
 	big := l.large(2, 200_000, 1)
 	l.put(big)
@@ -285,7 +279,9 @@ func TestStalledUpload(t *testing.T) {
 	st := newFakeS3(t)
 	l := newLargeRig(t, st, nil)
 	l.sink.claims.store.(*s3Store).stall = 30 * time.Millisecond
-	st.plan(once("part 2", 2, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	free := make(chan struct{})
+	st.plan(once("part 2", 2, func(http.ResponseWriter, *http.Request) { <-free }))
+	defer close(free)
 	b := l.large(1, 3<<20, 0)
 	if err := l.again(b); err != nil {
 		t.Fatal(err)
