@@ -8,6 +8,7 @@ import (
 	"iter"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -71,17 +72,28 @@ func (q *parkQueue) fail(lane int) {
 type parkSink struct {
 	fakeSink
 	wake    chan struct{}
-	off     uint64 // seq in lane 2 that waits; 0 = none
-	tries   int    // of that
+	mu      sync.Mutex // guards off
+	off     uint64     // seq in lane 2 that waits; 0 = none
+	tries   int        // of that
 	batches map[*Batch]bool
 	sent    []string // "lane/seq"
+}
+
+// let lets what waits go.
+func (s *parkSink) let() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.off = 0
 }
 
 func (s *parkSink) Wake() <-chan struct{} { return s.wake }
 
 func (s *parkSink) Send(_ context.Context, b *Batch) error {
 	it := &b.Items[0]
-	if b.Lane == 2 && it.Seq == s.off {
+	s.mu.Lock()
+	off := s.off
+	s.mu.Unlock()
+	if b.Lane == 2 && it.Seq == off {
 		s.tries++
 		s.batches[b] = true
 		return &LaterError{After: time.Minute, Err: errors.New("on its way to the store")}
@@ -132,7 +144,7 @@ func TestParkedLaneHoldsUpNoOther(t *testing.T) {
 				t.Fatalf("sent %v", s.sent)
 			}
 			if woken {
-				s.off = 0
+				s.let()
 				s.wake <- struct{}{}
 				wait(time.Second)
 			} else {
@@ -140,7 +152,7 @@ func TestParkedLaneHoldsUpNoOther(t *testing.T) {
 				if s.tries != 2 || len(s.batches) != 2 {
 					t.Fatalf("%d tries of %d batches", s.tries, len(s.batches))
 				}
-				s.off = 0
+				s.let()
 				wait(time.Minute)
 			}
 			if want := []string{"2/2", "2/3", "2/4"}; !slices.Equal(s.sent[len(s.sent)-3:], want) {
