@@ -165,6 +165,7 @@ func TestStoreFaults(t *testing.T) {
 			w.Header().Set("ETag", `"0123"`)
 		}),
 		"no etag":       once("part 1", 2, func(http.ResponseWriter, *http.Request) {}),
+		"nothing kept":  once("complete", 1, func(http.ResponseWriter, *http.Request) {}),
 		"changed":       once("part 1", 1, answer(400, "XAmzContentSHA256Mismatch")),
 		"not there yet": once("head", 3, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(404) }),
 	}
