@@ -12,7 +12,7 @@ import (
 // Limits that hold for every queue.
 const (
 	// MaxRecordBytes is the largest record that can be appended.
-	MaxRecordBytes = 16 << 20
+	MaxRecordBytes = 32 << 20
 	// MinBytes is the smallest budget that leaves room for a few segments per lane.
 	MinBytes = 4 << 20
 	// maxSegmentBytes bounds a segment so that its map fits a 32-bit address space.

@@ -53,7 +53,7 @@ type Batch struct {
 
 	// Recall tells what the queue knows of a seq of this lane; nil = nothing is
 	// known. It may read the disk, and is to be called by Send only.
-	Recall func(seq uint64) Recalled
+	Recall  func(seq uint64) Recalled
 	Letters []DeadLetterInfo // parallel to Items: these are dead letters, for a LetterSink only; nil = no
 }
 

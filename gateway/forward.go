@@ -65,6 +65,7 @@ type forwarder struct {
 	replay    *replayer     // nil = there are no replays
 	past      archive       // nil = nothing can be looked up
 	letterbox *letterRunner // nil = dead letters are not sent again
+	parking   parking
 	dead      keeper
 	gateway   string
 	log       *slog.Logger
@@ -137,12 +138,14 @@ func (f *forwarder) session(ctx, hard context.Context) error {
 			return err
 		}
 		if f.batch == nil {
-			f.proven()
+			f.judge()
 			f.idle(ctx)
 			continue
 		}
 		b := f.batch
-		if err := f.send(hard); err != nil {
+		if err := f.send(hard); f.later(err) {
+			continue
+		} else if err != nil {
 			return err
 		}
 		f.proven()
@@ -160,6 +163,11 @@ func (f *forwarder) idle(ctx context.Context) {
 	defer stop()
 	letters, again, end := f.letterbox.waiting()
 	defer end()
+	var parked <-chan time.Time
+	if t := f.parking.due(time.Now()); t != nil {
+		defer t.Stop()
+		parked = t.C
+	}
 	select {
 	case <-f.queue.Ready():
 	case <-wake:
@@ -167,6 +175,9 @@ func (f *forwarder) idle(ctx context.Context) {
 	case <-letters:
 		f.letterbox.rung()
 	case <-again:
+	case <-parked:
+	case <-f.woken():
+		f.parking.wake()
 	case <-ctx.Done():
 	}
 }
@@ -181,7 +192,7 @@ func (f *forwarder) linger(ctx context.Context, lane int, d time.Duration) bool 
 	defer t.Stop()
 	for {
 		for above := range lane {
-			if f.peek.Waiting(above) {
+			if f.Waiting(above) {
 				return ctx.Err() == nil
 			}
 		}
@@ -211,21 +222,25 @@ func (f *forwarder) choose() error {
 	if f.batch != nil {
 		return nil
 	}
-	if !f.held {
-		lane, lim, free := f.shares.pick(f.peek)
+	f.listen()
+	for !f.held {
+		lane, lim, free := f.shares.pick(f)
 		if free {
 			if f.batch = f.background(time.Now()); f.batch != nil || lane < 0 {
 				return nil
 			}
 		}
 		if err := f.queue.Read(lane, lim, &f.chunk); err != nil {
-			return err
+			f.unreadable(lane, err)
+			continue
 		}
+		f.parking.leave(lane, false)
 		f.lane, f.held = lane, f.chunk.Loss != nil || len(f.chunk.Records) > 0
+		if !f.held {
+			return nil
+		}
 	}
-	if f.held {
-		f.build()
-	}
+	f.build()
 	return nil
 }
 
@@ -254,6 +269,7 @@ func (f *forwarder) send(hard context.Context) error {
 	}
 	f.queue.Release(f.lane, f.next, f.became())
 	f.shares.sent(f.batch.Bytes)
+	f.parking.leave(f.lane, true)
 	clear(f.letters)
 	f.batch, f.letters = nil, f.letters[:0]
 	f.lastSent.Store(f.clock.Now().UnixNano())

@@ -22,6 +22,7 @@ type Options struct {
 	Sources         []SourceSpec
 	Sinks           []SinkSpec
 	Shares          []int         // percent of the bytes to each sink that a lane gets though a higher one has more; by lane; missing = 0, 10, then 5
+	Large           Size          // stored size from which on a record goes to the lowest lane, whatever its source says; 0 = none does
 	FlashEndurance  Size          // bytes that may be written to the medium over its life; 0 = not known
 	ShutdownTimeout time.Duration // for the whole orderly shutdown; 0 = 10 s
 	Log             *slog.Logger  // nil = discard
@@ -78,7 +79,7 @@ func New(o Options) (*Gateway, error) {
 	for _, s := range o.Sources {
 		in := NewIntake(s, o.Queue, o.Clock)
 		in.link = newLink(o.Log.With("source", s.Name), o.Clock)
-		in.lowest = lowestLane(o.Queue)
+		in.lowest, in.large = lowestLane(o.Queue), int(min(o.Large, buffer.MaxRecordBytes+1))
 		g.intakes = append(g.intakes, in)
 	}
 	names := make([]string, 0, len(o.Sinks))

@@ -34,6 +34,7 @@ type Intake struct {
 	name      string
 	lane      Lane
 	lowest    Lane // a choice beyond it is this one
+	large     int  // stored size from which on a record goes to the lowest lane, bytes; 0 = none does
 	tags      []Tag
 	transform Transform // nil = none
 	queue     Appender
@@ -198,17 +199,25 @@ func (in *Intake) send(d *delivery) {
 	in.queue.Append(int(d.lane), &d.batch, d.finish)
 }
 
-// encode adds r to the delivery. A record too large for the queue is kept
-// without its payload, values and own tags, marked bad.
-func (in *Intake) encode(d *delivery, r *Record) {
+// encode makes the stored form of r in scratch and reports whether its quality
+// is bad. A record too large for the queue is kept without its payload, values
+// and own tags, marked bad.
+func (in *Intake) encode(r *Record) (bad bool) {
 	in.scratch = AppendRecord(in.scratch[:0], r)
-	if n := len(in.scratch); n > buffer.MaxRecordBytes {
-		cut := Record{Source: r.Source, Device: clip(r.Device), Name: clip(r.Name), Received: r.Received, Time: r.Time,
-			ClockTrusted: r.ClockTrusted, Tags: in.tags, Quality: Bad,
-			Reason: fmt.Sprintf("record of %d bytes exceeds the queue's limit of %d; its content was dropped", n, buffer.MaxRecordBytes)}
-		in.scratch = AppendRecord(in.scratch[:0], &cut)
-		d.bad++
-	} else if r.Quality == Bad {
+	n := len(in.scratch)
+	if n <= buffer.MaxRecordBytes {
+		return r.Quality == Bad
+	}
+	cut := Record{Source: r.Source, Device: clip(r.Device), Name: clip(r.Name), Received: r.Received, Time: r.Time,
+		ClockTrusted: r.ClockTrusted, Tags: in.tags, Quality: Bad,
+		Reason: fmt.Sprintf("record of %d bytes exceeds the queue's limit of %d; its content was dropped", n, buffer.MaxRecordBytes)}
+	in.scratch = AppendRecord(in.scratch[:0], &cut)
+	return true
+}
+
+// add adds what was encoded to a part of the delivery.
+func (in *Intake) add(d *delivery, bad bool) {
+	if bad {
 		d.bad++
 	}
 	d.batch.Add(in.scratch)

@@ -211,7 +211,7 @@ func queueStatus(s buffer.Stats) QueueStatus {
 
 // status puts a sink's figures over all lanes into the status.
 func (f *forwarder) status(lanes []buffer.CursorStats) SinkStatus {
-	s := SinkStatus{Name: f.name, Type: f.typ, Link: f.link.status(), Balanced: true, Facts: factsOf(f.sink)}
+	s := SinkStatus{Name: f.name, Type: f.typ, Link: f.link.status(), Balanced: true, Facts: append(factsOf(f.sink), f.parkedFacts()...)}
 	for _, c := range lanes {
 		s.Sent, s.DeadLettered, s.Lost, s.Waiting = s.Sent+c.Sent, s.DeadLettered+c.Dead, s.Lost+c.Lost, s.Waiting+c.Waiting
 		s.Balanced = s.Balanced && c.From+c.Sent+c.Dead+c.Lost+c.Waiting == c.End

@@ -44,10 +44,15 @@ func (in *Intake) stamp(r *Record) {
 	r.Tags = in.tag(r.Tags)
 }
 
-// put encodes r into the part of its lane.
+// put encodes r into the part of its lane, or of the lowest when it is large:
+// then it must not hold up what is small.
 func (in *Intake) put(r *Record) {
 	in.emitted++
+	bad := in.encode(r)
 	lane := min(r.Lane.or(in.lane), in.lowest)
+	if in.large > 0 && len(in.scratch) >= in.large {
+		lane = in.lowest
+	}
 	d := in.parts[lane]
 	switch {
 	case d == nil:
@@ -57,7 +62,7 @@ func (in *Intake) put(r *Record) {
 		d = in.begin(lane)
 		in.send(full)
 	}
-	in.encode(d, r)
+	in.add(d, bad)
 }
 
 // begin begins a part of the delivery in a lane. The part before is not sent yet.

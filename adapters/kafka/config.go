@@ -20,7 +20,7 @@ type Config struct {
 	Encoding    string       `yaml:"encoding" doc:"Value of the Kafka record: raw (the payload byte for byte; JSON for a record that has none) or json."`
 	Compression string       `yaml:"compression" doc:"none, gzip, snappy, lz4 or zstd."`
 	Level       int          `yaml:"compression_level" doc:"Level of gzip (1-9) or zstd (1-22); 0 is gzip's own default and 1 for zstd. zstd 1 is the fastest but takes about 9 MiB of memory per broker written to at once, zstd 3 about 2 MiB."`
-	MaxMessage  gateway.Size `yaml:"max_message_bytes" doc:"Largest batch the topic takes (max.message.bytes of the topic). A larger record is refused and goes to the dead letters."`
+	MaxMessage  gateway.Size `yaml:"max_message_bytes" doc:"Largest batch the topic takes (max.message.bytes of the topic). A larger record goes to the dead letters, or by reference where large.store is set."`
 	Version     string       `yaml:"version" doc:"Oldest Kafka version of the cluster, such as 2.8.0."`
 
 	RequestTimeout time.Duration `yaml:"request_timeout" doc:"How long the replicas may take to confirm a batch; also bounds how long it may take to be written. On a slow link it must be longer than the largest batch takes."`
@@ -34,8 +34,9 @@ type Config struct {
 	ClientID     string `yaml:"client_id" doc:"Name shown in the logs and quotas of Kafka; waystation-<gateway id> when empty."`
 	UnknownTopic string `yaml:"unknown_topic" doc:"What to do with records whose topic does not exist or may not be written: wait (keep them and try again) or dead-letter. Notices of the gateway itself (source waystation) go to the dead letters in either case."`
 	DeadLetters  `yaml:",inline"`
-	AutoCreate   bool `yaml:"auto_create_topics" doc:"Ask Kafka to create a missing topic, where the cluster allows it."`
-	Headers      bool `yaml:"headers" doc:"Whether records carry headers (gateway, generation, lane, seq, source, content-type, received ...). Without them a consumer cannot see repeats and gaps."`
+	AutoCreate   bool  `yaml:"auto_create_topics" doc:"Ask Kafka to create a missing topic, where the cluster allows it."`
+	Large        Large `yaml:"large" doc:"Records too large for the topic: the value goes to a store, a reference with its hash to Kafka."`
+	Headers      bool  `yaml:"headers" doc:"Whether records carry headers (gateway, generation, lane, seq, source, content-type, received ...). Without them a consumer cannot see repeats and gaps."`
 }
 
 // TLS says how the connection is encrypted.
@@ -90,7 +91,7 @@ func NewConfig() *Config {
 	return &Config{
 		Key: "{device}", Encoding: wordRaw, Compression: "zstd", MaxMessage: 1000000,
 		Version: "2.8.0", RequestTimeout: 10 * time.Second, DialTimeout: 10 * time.Second,
-		UnknownTopic: wordWait, Headers: true, Handover: newHandover(), DeadLetters: DeadLetters{Keep: true},
+		UnknownTopic: wordWait, Headers: true, Handover: newHandover(), DeadLetters: DeadLetters{Keep: true}, Large: newLarge(),
 	}
 }
 
@@ -116,6 +117,7 @@ func (c *Config) Validate() error {
 		f.add("dial_timeout", "must be between 100ms and 5m", "")
 	}
 	c.checkHandover(&f)
+	c.Large.validate(&f, c.MaxMessage)
 	c.checkSecurity(&f)
 	return errors.Join(f...)
 }

@@ -42,10 +42,10 @@ func (c *Config) checkHandover(f *faults) {
 	if v, err := sarama.ParseKafkaVersion(c.Version); err == nil && c.Delivery == wordExactlyOnce && !v.IsAtLeast(exactVersion()) {
 		f.add("delivery", "exactly-once needs Kafka 2.5.0, and version is "+c.Version, "set version to that of the oldest broker, or delivery: at-least-once")
 	}
-	if len(c.TransactionalID) > maxName {
+	if len(c.TransactionalID) > maxIDBytes {
 		f.add("transactional_id", "is longer than 200 characters", "")
 	}
-	if len(c.Group) > maxName {
+	if len(c.Group) > maxIDBytes {
 		f.add("group", "is longer than 200 characters", "")
 	}
 	if c.PositionTopic != "" && topicName([]byte(c.PositionTopic)) != c.PositionTopic {
@@ -56,9 +56,9 @@ func (c *Config) checkHandover(f *faults) {
 	}
 }
 
-// maxName bounds names of our choice: the position travels in 32 KiB strings
+// maxIDBytes bounds names of our choice: the position travels in 32 KiB strings
 // at most, and nobody reads longer names.
-const maxName = 200
+const maxIDBytes = 200
 
 // deliverAs sets how the sink delivers, to a cluster of that version or newer.
 func (s *Sink) deliverAs(version sarama.KafkaVersion) {

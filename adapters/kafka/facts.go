@@ -37,5 +37,6 @@ func (s *Sink) Facts() []gateway.Fact {
 			out = append(out, x)
 		}
 	}
-	return append(out, s.secure.facts(time.Now())...)
+	out = append(out, s.secure.facts(time.Now())...)
+	return append(out, s.claims.facts()...)
 }

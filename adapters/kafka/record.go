@@ -148,16 +148,26 @@ func (s *Sink) record(item *gateway.Item, n int, base int64) (size int, err erro
 	if len(a.buf) > start {
 		rec.Key = a.buf[start:len(a.buf):len(a.buf)]
 	}
-	if s.raw && r.Payload != nil {
+	ref, err := s.claims.reference(item.Seq)
+	switch {
+	case err != nil:
+		return 0, err
+	case ref != nil:
+		rec.Value = ref.value
+	case s.raw && r.Payload != nil:
 		rec.Value = r.Payload
-	} else {
+	default:
 		start = len(a.buf)
 		if a.buf, err = s.enc.Encode(a.buf, r); err != nil {
 			return 0, fmt.Errorf("encode as %s: %w", s.cfg.Encoding, err)
 		}
 		rec.Value = a.buf[start:len(a.buf):len(a.buf)]
 	}
-	if s.cfg.Headers {
+	switch {
+	case !s.cfg.Headers:
+	case ref != nil:
+		rec.Headers = append(a.headers(item, ClaimContentType, rec.Key), ref.header())
+	default:
 		rec.Headers = a.headers(item, s.enc.ContentType(r), rec.Key)
 	}
 	if s.job.batch.Letters != nil {

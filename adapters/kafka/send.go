@@ -48,6 +48,9 @@ func (s *Sink) Send(ctx context.Context, b *gateway.Batch) error {
 		return fmt.Errorf("%s: send: not connected", s.addr)
 	}
 	s.renewSession(ctx)
+	if err := s.ready(b); err != nil {
+		return err
+	}
 	s.take(b)
 	tries, pause, resets := 0, s.pause, 0
 	var since time.Time // of the first try without progress
@@ -153,6 +156,7 @@ func (s *Sink) finish() error {
 	if s.job.batch.Letters != nil {
 		s.lettersSent()
 	}
+	s.claims.finished(s.job.batch, s.env.GatewayID)
 	s.endJob("records in doubt were given up")
 	if len(refused) == 0 {
 		return nil

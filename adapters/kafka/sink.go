@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -42,6 +43,7 @@ type Sink struct {
 	arena  arena
 	facts  facts
 	secure secure
+	claims *claims // nil = there is no store for large values
 
 	exact           bool // records and position go in one transaction
 	version         sarama.KafkaVersion
@@ -105,12 +107,16 @@ func (c *Config) Sink(env gateway.Env) (gateway.Sink, error) {
 		s.produce = 8 // carries the broker's own words on a rejected batch (KIP-467)
 	}
 	s.topics.clear()
+	s.claims = s.newClaims()
 	return s, nil
 }
 
 // Connect makes sure that the cluster answers and that we have a producer id.
 // The id is kept over reconnects.
 func (s *Sink) Connect(ctx context.Context) error {
+	if err := s.claims.start(); err != nil {
+		s.env.Log.Warn("large values wait", "error", err)
+	}
 	if s.sess != nil && !s.sess.broken {
 		return nil // it has just answered, if only with a refusal
 	}
@@ -166,7 +172,7 @@ func (s *Sink) identify(ctx context.Context) error {
 // Close ends the connections. What is known about unconfirmed records is
 // kept: the sink may be connected again.
 func (s *Sink) Close() error {
-	if err := s.drop(); err != nil {
+	if err := errors.Join(s.claims.close(), s.drop()); err != nil {
 		return fmt.Errorf("%s: close: %w", s.addr, err)
 	}
 	return nil

@@ -132,7 +132,7 @@ func listener(cfg *config.Config) (l observe.Listener, err error) {
 // build opens the queue and makes the sources and sinks. It opens no connection.
 func build(cfg *config.Config, log *slog.Logger) (*gateway.Gateway, *buffer.Shelf, error) {
 	o := gateway.Options{ID: cfg.Gateway.ID, Version: version, ShutdownTimeout: cfg.Shutdown.Timeout, Log: log,
-		FlashEndurance: cfg.Buffer.FlashEndurance}
+		FlashEndurance: cfg.Buffer.FlashEndurance, Large: cfg.Buffer.Large}
 	for _, ln := range cfg.Lanes {
 		o.Shares = append(o.Shares, ln.Share)
 	}

@@ -18,6 +18,7 @@ const (
 	maxLaneName  = 32
 	minLaneBytes = 1 << 20
 	maxMaxDelay  = 10 * time.Minute
+	minLarge     = 4 << 10
 )
 
 // Lane is one lane of the queue as configured, with its defaults filled in.
@@ -113,6 +114,9 @@ func (f *filler) checkBuffer(root *node) {
 	}
 	if b.ThinEvery < 2 {
 		bad("thin_every", "2 keeps half of the records, 10 a tenth", "must be at least 2: of every so many records one is kept")
+	}
+	if b.Large != 0 && b.Large < minLarge {
+		bad("large", "1MiB suits most; 0B turns it off", "must be 0B or at least 4KiB")
 	}
 	if b.Retain.Bytes >= b.MaxBytes && b.MaxBytes >= minBytes {
 		bad("retain.bytes", "raise max_bytes, or keep less", "%s is no less than max_bytes (%s): there would be no room for new records", b.Retain.Bytes, b.MaxBytes)

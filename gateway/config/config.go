@@ -52,6 +52,7 @@ type Buffer struct {
 	Policy         string       `yaml:"policy" enum:"lowest-lane,oldest,reject,thin" doc:"What makes room at max_bytes: lowest-lane deletes the oldest records of the least urgent lane; oldest the oldest of any lane; reject deletes nothing and acknowledges nothing until there is room; thin keeps every nth of the oldest records, and then does as lowest-lane."`
 	HighWater      int          `yaml:"high_water" unit:"percent" doc:"Part of max_bytes, and of the max_bytes of a lane, above which the status, the log and a record in the most urgent lane warn."`
 	ThinEvery      int          `yaml:"thin_every" doc:"With policy thin: of every so many records of a device and signal one is kept, besides the first, the last, the least and the greatest."`
+	Large          gateway.Size `yaml:"large" doc:"Size of a stored record from which on it waits in the last lane, whatever its source says, so that it never delays the others. 0B: off."`
 	Prefill        bool         `yaml:"prefill" doc:"Write zeros ahead of small commits, so that they overwrite in place: this spares flash while few records arrive."`
 	Retain         Retain       `yaml:"retain" doc:"How long delivered records are kept to be sent again. They are the first to go when room is needed."`
 	Encryption     Encryption   `yaml:"encryption" doc:"Encryption of stored records and dead letters. Names of lanes, counts and times stay in plain."`
@@ -106,7 +107,7 @@ type Sink struct {
 func defaults() *Config {
 	return &Config{
 		Buffer: Buffer{Dir: "/var/lib/waystation", MaxBytes: 1 << 30, SegmentBytes: 16 << 20, Compression: "zstd",
-			Policy: "lowest-lane", HighWater: 80, ThinEvery: 10, Prefill: true, Lanes: defaultLanes()},
+			Policy: "lowest-lane", HighWater: 80, ThinEvery: 10, Large: 1 << 20, Prefill: true, Lanes: defaultLanes()},
 		HTTP:     HTTP{Listen: "127.0.0.1:8100"},
 		Log:      Log{Level: "info", Format: "text"},
 		Shutdown: Shutdown{Timeout: 10 * time.Second},
