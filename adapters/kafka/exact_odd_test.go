@@ -4,12 +4,15 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/IBM/sarama"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/twmb/franz-go/pkg/kversion"
 
+	"github.com/waystation-iot/waystation/adapters/kafka/kafkatest"
 	"github.com/waystation-iot/waystation/gateway"
 )
 
@@ -147,5 +150,39 @@ func TestPositionTopicThatMayNotBeWritten(t *testing.T) {
 	r.exactlyOnce(100, "data")
 	if f := r.sink.Facts(); len(f) != 2 || !strings.Contains(f[1].Value, "none") {
 		t.Errorf("facts %v", f)
+	}
+}
+
+// The line is lost in the middle of a transaction, and the forwarder goes on
+// with another batch: what was sent of the first must not be committed with it.
+func TestGivenUpWithoutALine(t *testing.T) {
+	r := newExact(t, 1, func(c *Config) { c.MaxMessage = 2000 })
+	r.connect()
+	r.line.Plan(kafkatest.Pass, kafkatest.CutBefore, kafkatest.CutBefore, kafkatest.CutBefore, kafkatest.CutBefore, kafkatest.CutBefore)
+	if err := r.sink.Send(r.ctx(), r.batch(200, 10)); err == nil || r.sink.txn.begun.IsZero() {
+		t.Fatal("the transaction is not open:", err)
+	}
+	r.seq = 0
+	r.deliver(r.batch(60, 10))
+	r.exactlyOnce(60, "data")
+}
+
+// Kafka fences a producer whose transaction took too long. That is no clone.
+func TestTimeOutIsNoClone(t *testing.T) {
+	r := newExact(t, 1, nil)
+	now := time.Now()
+	r.sink.txn.begun = now.Add(-r.sink.cfg.TransactionTimeout)
+	for range 2 * maxFences {
+		if err := r.sink.fenced(sarama.ErrInvalidProducerEpoch, now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.sink.txn.begun = now.Add(-time.Second)
+	var err error
+	for range maxFences {
+		err = r.sink.fenced(sarama.ErrInvalidProducerEpoch, now)
+	}
+	if !gateway.IsPermanent(err) {
+		t.Fatal(err)
 	}
 }

@@ -20,9 +20,13 @@ import (
 
 // Whatever happens on the way, on either side and to us, a consumer of
 // committed records sees every record once and those of a key in order; exactly
-// the poisoned ones are refused. WAYSTATION_TEST_SEED runs one seed.
+// the poisoned ones are refused. WAYSTATION_TEST_SEED runs one seed,
+// WAYSTATION_TEST_SEEDS as many as it says.
 func TestExactlyOnceWhateverHappens(t *testing.T) {
-	first, last := uint64(0), uint64(200)
+	first, last := uint64(0), uint64(60)
+	if n, err := strconv.ParseUint(os.Getenv("WAYSTATION_TEST_SEEDS"), 10, 64); err == nil {
+		last = n
+	}
 	if text := os.Getenv("WAYSTATION_TEST_SEED"); text != "" {
 		seed, err := strconv.ParseUint(text, 10, 64)
 		if err != nil {
