@@ -22,6 +22,20 @@ func good() *Config {
 	return c
 }
 
+// registered gives c a schema registry.
+func registered(c *Config, more ...string) {
+	c.Encoding, c.SchemaRegistry.URLs = "avro", append([]string{"http://registry.example:8081"}, more...)
+}
+
+func TestStructuredEventsHideTheID(t *testing.T) {
+	c := good()
+	registered(c)
+	c.CloudEvents = "structured"
+	if err := c.Validate(); err == nil || !strings.Contains(err.Error(), "set cloudevents: binary") {
+		t.Error(err)
+	}
+}
+
 func TestDefaultsWithTheRequiredOptionsAreValid(t *testing.T) {
 	if err := good().Validate(); err != nil {
 		t.Fatal(err)
@@ -73,6 +87,29 @@ func TestEveryFaultIsNamed(t *testing.T) {
 		"sasl.user":         func(c *Config) { c.SASL = SASL{Mechanism: "plain", Password: "x"} },
 		"sasl.password":     func(c *Config) { c.SASL = SASL{Mechanism: "plain", User: "x"} },
 		"unknown_topic":     func(c *Config) { c.UnknownTopic = "drop" },
+
+		"cloudevents":             func(c *Config) { c.CloudEvents = "on" },
+		"cloudevents_source":      func(c *Config) { c.EventSource = "a b" },
+		"cloudevents_type":        func(c *Config) { c.EventType = "" },
+		"trace":                   func(c *Config) { c.Trace = "yes" },
+		"schema_registry":         func(c *Config) { registered(c); c.Encoding = "json" },
+		"schema_registry.urls":    func(c *Config) { c.SchemaRegistry.User = "u" },
+		"schema_registry.urls[1]": func(c *Config) { registered(c, "ftp://x") },
+		"schema_registry.urls[2]": func(c *Config) { registered(c, "http://x", "http://u:p@x") },
+		"schema_registry.tls":     func(c *Config) { registered(c); c.SchemaRegistry.TLS.CA = "x" },
+		"schema_registry.tls.cert": func(c *Config) {
+			c.Encoding = "avro"
+			c.SchemaRegistry.URLs = []string{"https://x"}
+			c.SchemaRegistry.TLS.Key = "x"
+		},
+		"schema_registry.token": func(c *Config) {
+			registered(c)
+			c.SchemaRegistry.User, c.SchemaRegistry.Password, c.SchemaRegistry.Token = "u", "p", "t"
+		},
+		"schema_registry.user":     func(c *Config) { registered(c); c.SchemaRegistry.Password = "p" },
+		"schema_registry.register": func(c *Config) { registered(c); c.SchemaRegistry.Register = "x" },
+		"schema_registry.subject":  func(c *Config) { registered(c); c.SchemaRegistry.Subject = "x" },
+		"schema_registry.timeout":  func(c *Config) { registered(c); c.SchemaRegistry.Timeout = 0 },
 	} {
 		c := good()
 		change(c)

@@ -46,6 +46,7 @@ func (s *Sink) Send(ctx context.Context, b *gateway.Batch) error {
 		return fmt.Errorf("%s: send: not connected", s.addr)
 	}
 	s.take(b)
+	s.learnSchemas(ctx)
 	tries, pause := 0, s.pause
 	var since time.Time // of the first try without progress
 	for s.job.left > 0 {

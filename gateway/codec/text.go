@@ -47,3 +47,10 @@ func distinct(tags []gateway.Tag) (n int) {
 
 // worst is q, a grade beyond the known ones being the worst of them.
 func worst(q gateway.Quality) gateway.Quality { return min(q, gateway.Bad) }
+
+// AppendJSONString appends s as a JSON string, each byte that is not UTF-8 as
+// U+FFFD.
+func AppendJSONString(dst []byte, s string) []byte {
+	dst, _ = appendString(dst, s)
+	return dst
+}
