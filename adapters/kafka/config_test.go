@@ -69,7 +69,7 @@ unknown_topic: dead-letter
 }
 
 func TestEveryFaultIsNamed(t *testing.T) {
-	for key, change := range map[string]func(*Config){
+	eachFault(t, map[string]func(*Config){
 		"brokers":           func(c *Config) { c.Brokers = nil },
 		"brokers[1]":        func(c *Config) { c.Brokers = []string{"a:1", "b"} },
 		"topic":             func(c *Config) { c.Topic = "a b" },
@@ -87,7 +87,11 @@ func TestEveryFaultIsNamed(t *testing.T) {
 		"sasl.user":         func(c *Config) { c.SASL = SASL{Mechanism: "plain", Password: "x"} },
 		"sasl.password":     func(c *Config) { c.SASL = SASL{Mechanism: "plain", User: "x"} },
 		"unknown_topic":     func(c *Config) { c.UnknownTopic = "drop" },
+	})
+}
 
+func TestEveryFaultOfTheEncodingIsNamed(t *testing.T) {
+	eachFault(t, map[string]func(*Config){
 		"cloudevents":             func(c *Config) { c.CloudEvents = "on" },
 		"cloudevents_source":      func(c *Config) { c.EventSource = "a b" },
 		"cloudevents_type":        func(c *Config) { c.EventType = "" },
@@ -110,7 +114,14 @@ func TestEveryFaultIsNamed(t *testing.T) {
 		"schema_registry.register": func(c *Config) { registered(c); c.SchemaRegistry.Register = "x" },
 		"schema_registry.subject":  func(c *Config) { registered(c); c.SchemaRegistry.Subject = "x" },
 		"schema_registry.timeout":  func(c *Config) { registered(c); c.SchemaRegistry.Timeout = 0 },
-	} {
+	})
+}
+
+// eachFault makes every change to a good configuration and wants one fault
+// under its key.
+func eachFault(t *testing.T, changes map[string]func(*Config)) {
+	t.Helper()
+	for key, change := range changes {
 		c := good()
 		change(c)
 		joined, ok := c.Validate().(interface{ Unwrap() []error })
