@@ -159,11 +159,12 @@ func (s *Sink) allHeaders(item *gateway.Item, key []byte) []*sarama.RecordHeader
 	if f.own && f.schema != nil {
 		a.hptr = append(a.hptr, f.schema)
 	}
-	if f.events != nil && !f.events.structured() {
+	binary := f.events != nil && !f.events.structured()
+	if binary {
 		f.events.headers(a, r)
 	}
 	if f.trace != nil {
-		f.trace.headers(a, r)
+		f.trace.headers(a, r, binary)
 	}
 	return a.hptr[first:len(a.hptr):len(a.hptr)]
 }

@@ -41,7 +41,7 @@ type headerKeys struct {
 	replayed, yes                                                []byte
 	received, time, clock, untrusted, quality, reason, tagPrefix []byte
 	ceVersion, ceID, ceSource, ceType, ceSubject, ceTime         []byte
-	traceParent, traceState                                      []byte
+	traceParent, traceState, ceTraceParent, ceTraceState         []byte
 }
 
 func newHeaderKeys() headerKeys {
@@ -54,6 +54,7 @@ func newHeaderKeys() headerKeys {
 		ceVersion: []byte("ce_specversion"), ceID: []byte("ce_id"), ceSource: []byte("ce_source"),
 		ceType: []byte("ce_type"), ceSubject: []byte("ce_subject"), ceTime: []byte("ce_time"),
 		traceParent: []byte(traceParent), traceState: []byte(traceState),
+		ceTraceParent: []byte("ce_" + traceParent), ceTraceState: []byte("ce_" + traceState),
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"math"
 	"net/http"
 	"strings"
 
@@ -24,6 +25,7 @@ type registry struct {
 	schema string
 	print  string // fingerprint of schema
 	ids    map[string]uint32
+	others []knownID // of another registry or schema: what was configured before may come back
 	store  idStore
 	http   *http.Client // nil when nothing is being asked
 	fresh  bool         // ids are not stored yet
@@ -45,8 +47,12 @@ func newRegistry(cfg *SchemaRegistry, kind, schema string, env gateway.Env) (*re
 		env.Log.Warn("the ids of schemas are asked for again", "error", err)
 	}
 	for _, k := range known {
-		if k.Registry == g.name() && k.Schema == g.print && k.ID > 0 && len(g.ids) < maxSubjects {
+		switch {
+		case k.ID == 0 || k.ID > math.MaxInt32 || k.Subject == "":
+		case k.Registry == g.name() && k.Schema == g.print:
 			g.ids[k.Subject] = k.ID
+		case len(g.others) < maxSubjects:
+			g.others = append(g.others, k)
 		}
 	}
 	return g, nil
@@ -112,7 +118,7 @@ func (g *registry) rest() {
 	if !g.fresh {
 		return
 	}
-	known := make([]knownID, 0, len(g.ids))
+	known := append(make([]knownID, 0, len(g.ids)+len(g.others)), g.others...)
 	for subject, id := range g.ids {
 		known = append(known, knownID{Registry: g.name(), Subject: subject, Schema: g.print, ID: id})
 	}

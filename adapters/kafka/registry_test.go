@@ -231,6 +231,24 @@ func TestKeptIDs(t *testing.T) {
 	}
 }
 
+// What was configured before may come back: its ids are kept too.
+func TestIDsOfBothEncodingsAreKept(t *testing.T) {
+	d := newDesk(t, "avro", func(c *Config) { c.SchemaRegistry.Subject = "record" })
+	if err := d.reg.SetCompat(codec.SchemaName, sr.CompatNone); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		for _, encoding := range []string{"avro", "protobuf"} {
+			d.conf.Encoding = encoding
+			d.restart()
+			if err := d.try(d.batch(1, 1)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		d.front.Close()
+	}
+}
+
 // Ids that cannot be kept do not stop the sending.
 func TestStateThatCannotBeWritten(t *testing.T) {
 	d := newDesk(t, "avro", nil)

@@ -22,13 +22,20 @@ type tracer struct {
 	scratch []byte
 }
 
-// headers adds traceparent, and tracestate if the record came with one.
-func (t *tracer) headers(a *arena, r *gateway.Record) {
+// headers adds traceparent, and tracestate if the record came with one; with
+// event also as attributes of the event (CloudEvents, Distributed Tracing
+// extension).
+func (t *tracer) headers(a *arena, r *gateway.Record, event bool) {
 	start := len(a.buf)
 	a.buf = t.parent(a.buf, r, &a.at)
 	a.header(a.keys.traceParent, start)
-	if state := stateOf(r); state != "" {
-		a.text(a.keys.traceState, state)
+	if event {
+		a.header(a.keys.ceTraceParent, start)
+	}
+	state := stateOf(r)
+	a.text(a.keys.traceState, state)
+	if event {
+		a.text(a.keys.ceTraceState, state)
 	}
 }
 
