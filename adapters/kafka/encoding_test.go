@@ -287,27 +287,37 @@ func BenchmarkRecord(b *testing.B) {
 	for i := range 12 {
 		batch.Items[0].Record.Values = append(batch.Items[0].Record.Values, gateway.FloatValue(fmt.Sprintf("signal.%d", i), float64(i)*1.25))
 	}
-	for name, change := range map[string]func(*Config){
-		"json": func(c *Config) { c.Encoding = "json" }, "avro": func(c *Config) { c.Encoding = "avro" }, "protobuf": func(c *Config) { c.Encoding = "protobuf" },
-		"avro+ce-binary": func(c *Config) { c.Encoding, c.CloudEvents = "avro", "binary" }, "avro+trace": func(c *Config) { c.Encoding, c.Trace = "avro", "on" },
-		"json+ce-structured": func(c *Config) { c.Encoding, c.CloudEvents = "json", "structured" },
+	bare := func(encoding string) func(*Config) {
+		return func(c *Config) { c.Encoding, c.Headers = encoding, false }
+	}
+	for _, x := range []struct {
+		name   string
+		change func(*Config)
+	}{
+		{"json", bare("json")}, {"avro", bare("avro")}, {"protobuf", bare("protobuf")},
+		{"avro+headers", func(c *Config) { c.Encoding = "avro" }},
+		{"avro+headers+trace", func(c *Config) { c.Encoding, c.Trace = "avro", "on" }},
+		{"avro+headers+cloudevents", func(c *Config) { c.Encoding, c.CloudEvents = "avro", "binary" }},
+		{"json+structured", func(c *Config) { c.Encoding, c.Headers, c.CloudEvents = "json", false, "structured" }},
 	} {
-		b.Run(name, func(b *testing.B) {
+		b.Run(x.name, func(b *testing.B) {
 			c := good()
-			change(c)
-			x, err := c.Sink(gateway.Env{GatewayID: "ship-042", Name: "shore"})
+			x.change(c)
+			made, err := c.Sink(gateway.Env{GatewayID: "ship-042", Name: "shore"})
 			if err != nil {
 				b.Fatal(err)
 			}
-			s, n := x.(*Sink), 0
+			s, n := made.(*Sink), 0
 			s.job.batch = batch
 			b.ReportAllocs()
+			before := cpu()
 			for i := 0; b.Loop(); i++ {
 				if i%1000 == 0 {
 					s.arena.begin("ship-042", batch)
 				}
 				n, _ = s.record(&batch.Items[0], 0, 0)
 			}
+			b.ReportMetric(float64(cpu()-before)/float64(b.N), "cpu-ns/record")
 			b.ReportMetric(float64(n), "B/record")
 		})
 	}
