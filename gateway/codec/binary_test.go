@@ -162,6 +162,15 @@ func TestTimesKeepTheirNanoseconds(t *testing.T) {
 	}
 }
 
+// TestWholeNumbersAtTheLimits reads back those next to where Avro changes the
+// field.
+func TestWholeNumbersAtTheLimits(t *testing.T) {
+	f := newForeign(t)
+	for _, u := range []uint64{0, 127, 128, math.MaxInt64 - 1, math.MaxInt64, math.MaxInt64 + 1, math.MaxUint64 - 1, math.MaxUint64} {
+		f.both(t, &gateway.Record{Values: []gateway.Value{gateway.UintValue("u", u), gateway.IntValue("i", int64(u)), gateway.IntValue("-i", -int64(u))}}, &Position{})
+	}
+}
+
 // TestSchemasAreThoseOfDocs holds the embedded schemas to the documents.
 func TestSchemasAreThoseOfDocs(t *testing.T) {
 	for encoding, file := range map[string]string{NameAvro: "record.avsc", NameProtobuf: "record.proto", NameJSON: "record.schema.json"} {
