@@ -290,9 +290,11 @@ func TestSecondAddress(t *testing.T) {
 		<-r.Context().Done()
 	}))
 	defer stuck.Close()
+	busy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) }))
+	defer busy.Close()
 	d := newDesk(t, "avro", nil)
 	d.conf.SchemaRegistry.Timeout = 100 * time.Millisecond
-	d.conf.SchemaRegistry.URLs = []string{"http://127.0.0.1:1", stuck.URL, d.front.URL + "/"}
+	d.conf.SchemaRegistry.URLs = []string{"http://127.0.0.1:1", busy.URL, stuck.URL, d.front.URL + "/"}
 	d.restart()
 	b := d.batch(3, 1)
 	for try := 0; ; try++ { // the good one has 100 ms too, which a busy machine may not keep
