@@ -224,6 +224,9 @@ func TestKeptIDs(t *testing.T) {
 			if len(d.sink.form.schemas.ids) != 1 {
 				t.Error("the new id was not kept")
 			}
+			if all := strings.Join(d.logs.lines, "\n"); strings.Contains(all, "cannot be kept") {
+				t.Error(all)
+			}
 			if left, _ := filepath.Glob(filepath.Join(d.state, "*")); len(left) != 1 {
 				t.Errorf("files left over: %v", left)
 			}
