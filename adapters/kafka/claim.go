@@ -16,6 +16,7 @@ import (
 	"github.com/IBM/sarama"
 
 	"github.com/waystation-iot/waystation/gateway"
+	"github.com/waystation-iot/waystation/gateway/codec"
 )
 
 // ClaimContentType is the media type of a reference to a large value.
@@ -147,6 +148,9 @@ func (s *Sink) ready(b *gateway.Batch) error {
 		return &gateway.LaterError{After: askAgain, Err: fmt.Errorf("%s: %w", c.addr, err)}
 	}
 	clear(c.refs)
+	if b.Letters != nil { // what goes to the dead-letter topic is cut instead
+		return nil
+	}
 	var waits error
 	waiting := 0
 	for i := range b.Items {
@@ -179,7 +183,7 @@ func (s *Sink) ready(b *gateway.Batch) error {
 func (s *Sink) claimFor(b *gateway.Batch, item *gateway.Item) (*reference, error) {
 	c, r := s.claims, &item.Record
 	room := s.roomFor(b, r)
-	if mostOf(r, s.raw) <= room {
+	if mostOf(r, s.form.raw) <= room {
 		return nil, nil
 	}
 	id := recordID{Gateway: cmp.Or(b.Gateway, s.env.GatewayID), Generation: b.Generation, Lane: laneOf(b), Seq: item.Seq, Replayed: b.Replayed}
@@ -187,8 +191,9 @@ func (s *Sink) claimFor(b *gateway.Batch, item *gateway.Item) (*reference, error
 		return ref, err
 	}
 	value, err := r.Payload, error(nil)
-	if !s.raw || r.Payload == nil {
-		if c.scratch, err = s.enc.Encode(c.scratch[:0], r); err != nil {
+	if !s.form.raw || r.Payload == nil {
+		at := codec.Position{Gateway: id.Gateway, Generation: id.Generation, Lane: id.Lane, Seq: id.Seq, Replayed: id.Replayed}
+		if c.scratch, err = s.form.enc.Encode(c.scratch[:0], r, &at); err != nil {
 			return nil, nil // record refuses it with the reason
 		}
 		value = c.scratch
@@ -201,7 +206,7 @@ func (s *Sink) claimFor(b *gateway.Batch, item *gateway.Item) (*reference, error
 	if len(value) <= room {
 		return nil, nil
 	}
-	cl := &claim{Record: id, Store: c.store.id(), Bytes: int64(len(value)), Type: strings.Clone(s.enc.ContentType(r)), Asked: time.Now().UTC()}
+	cl := &claim{Record: id, Store: c.store.id(), Bytes: int64(len(value)), Type: strings.Clone(s.form.enc.ContentType(r)), Asked: time.Now().UTC()}
 	return c.add(cl, value, r)
 }
 

@@ -17,7 +17,7 @@ type Config struct {
 	Brokers     []string     `yaml:"brokers" doc:"Kafka servers to ask first, each host:port." example:"[\"kafka.example:9092\"]"`
 	Topic       string       `yaml:"topic" doc:"Topic to write to. May hold {gateway} {source} {device} {name} {lane} {tag.KEY}; characters Kafka does not allow in a topic become '_'." example:"fleet.{source}"`
 	Key         string       `yaml:"key" doc:"Key of the Kafka record, which chooses the partition: records of one key stay in order. The same placeholders as topic; {device} is the name when a record has no device."`
-	Encoding    string       `yaml:"encoding" doc:"Value of the Kafka record: raw (the payload byte for byte; JSON for a record that has none) or json."`
+	Encoding    string       `yaml:"encoding" doc:"Value of the Kafka record: raw (the payload byte for byte; JSON for a record that has none), json, avro or protobuf (the whole record, see docs/encodings.md)."`
 	Compression string       `yaml:"compression" doc:"none, gzip, snappy, lz4 or zstd."`
 	Level       int          `yaml:"compression_level" doc:"Level of gzip (1-9) or zstd (1-22); 0 is gzip's own default and 1 for zstd. zstd 1 is the fastest but takes about 9 MiB of memory per broker written to at once, zstd 3 about 2 MiB."`
 	MaxMessage  gateway.Size `yaml:"max_message_bytes" doc:"Largest batch the topic takes (max.message.bytes of the topic). A larger record goes to the dead letters, or by reference where large.store is set."`
@@ -27,6 +27,14 @@ type Config struct {
 	DialTimeout    time.Duration `yaml:"dial_timeout" doc:"How long a connection may take to be set up."`
 
 	Handover `yaml:",inline"`
+
+	SchemaRegistry SchemaRegistry `yaml:"schema_registry" doc:"Where the schema of avro and protobuf is registered. Without it the values are sent plain, and a header schema-fingerprint tells the schema."`
+
+	CloudEvents  string `yaml:"cloudevents" doc:"CloudEvents 1.0: off, binary (headers ce_*) or structured (the value is the event as JSON)."`
+	EventSource  string `yaml:"cloudevents_source" doc:"Attribute source, a URI reference. The same placeholders as topic."`
+	EventType    string `yaml:"cloudevents_type" doc:"Attribute type."`
+	Trace        string `yaml:"trace" doc:"W3C trace context: on writes the header traceparent (and tracestate), from the tags of that name or made of the record's position, so that a repeat has the same; or off."`
+	TraceSampled bool   `yaml:"trace_sampled" doc:"Whether a traceparent made here has the flag sampled. It asks every tracing system behind Kafka to keep a trace of each record."`
 
 	TLS  TLS  `yaml:"tls" doc:"Encryption."`
 	SASL SASL `yaml:"sasl" doc:"Log-in."`
@@ -92,6 +100,8 @@ func NewConfig() *Config {
 		Key: "{device}", Encoding: wordRaw, Compression: "zstd", MaxMessage: 1000000,
 		Version: "2.8.0", RequestTimeout: 10 * time.Second, DialTimeout: 10 * time.Second,
 		UnknownTopic: wordWait, Headers: true, Handover: newHandover(), DeadLetters: DeadLetters{Keep: true}, Large: newLarge(),
+		SchemaRegistry: SchemaRegistry{Register: wordRegister, Subject: wordTopic, Timeout: 10 * time.Second},
+		CloudEvents:    wordOff, EventSource: "/gateways/{gateway}/{source}", EventType: "io.waystation.record", Trace: wordOff,
 	}
 }
 
@@ -100,7 +110,7 @@ func (c *Config) Validate() error {
 	var f faults
 	c.checkBrokers(&f)
 	c.checkTemplates(&f)
-	f.oneOf("encoding", c.Encoding, wordRaw, wordJSON)
+	c.checkEncoding(&f)
 	f.oneOf("unknown_topic", c.UnknownTopic, wordWait, wordDeadLetter)
 	c.checkCompression(&f)
 	if c.MaxMessage < minMessage || c.MaxMessage > maxMessage {

@@ -22,6 +22,20 @@ func good() *Config {
 	return c
 }
 
+// registered gives c a schema registry.
+func registered(c *Config, more ...string) {
+	c.Encoding, c.SchemaRegistry.URLs = "avro", append([]string{"http://registry.example:8081"}, more...)
+}
+
+func TestStructuredEventsHideTheID(t *testing.T) {
+	c := good()
+	registered(c)
+	c.CloudEvents = "structured"
+	if err := c.Validate(); err == nil || !strings.Contains(err.Error(), "set cloudevents: binary") {
+		t.Error(err)
+	}
+}
+
 func TestDefaultsWithTheRequiredOptionsAreValid(t *testing.T) {
 	if err := good().Validate(); err != nil {
 		t.Fatal(err)
@@ -55,7 +69,7 @@ unknown_topic: dead-letter
 }
 
 func TestEveryFaultIsNamed(t *testing.T) {
-	for key, change := range map[string]func(*Config){
+	eachFault(t, map[string]func(*Config){
 		"brokers":           func(c *Config) { c.Brokers = nil },
 		"brokers[1]":        func(c *Config) { c.Brokers = []string{"a:1", "b"} },
 		"topic":             func(c *Config) { c.Topic = "a b" },
@@ -73,7 +87,41 @@ func TestEveryFaultIsNamed(t *testing.T) {
 		"sasl.user":         func(c *Config) { c.SASL = SASL{Mechanism: "plain", Password: "x"} },
 		"sasl.password":     func(c *Config) { c.SASL = SASL{Mechanism: "plain", User: "x"} },
 		"unknown_topic":     func(c *Config) { c.UnknownTopic = "drop" },
-	} {
+	})
+}
+
+func TestEveryFaultOfTheEncodingIsNamed(t *testing.T) {
+	eachFault(t, map[string]func(*Config){
+		"cloudevents":             func(c *Config) { c.CloudEvents = "on" },
+		"cloudevents_source":      func(c *Config) { c.EventSource = "a b" },
+		"cloudevents_type":        func(c *Config) { c.EventType = "" },
+		"trace":                   func(c *Config) { c.Trace = "yes" },
+		"schema_registry":         func(c *Config) { registered(c); c.Encoding = "json" },
+		"schema_registry.urls":    func(c *Config) { c.SchemaRegistry.User = "u" },
+		"schema_registry.urls[1]": func(c *Config) { registered(c, "ftp://x") },
+		"schema_registry.urls[2]": func(c *Config) { registered(c, "http://x", "http://u:p@x") },
+		"schema_registry.tls":     func(c *Config) { registered(c); c.SchemaRegistry.TLS.CA = "x" },
+		"schema_registry.tls.cert": func(c *Config) {
+			c.Encoding = "avro"
+			c.SchemaRegistry.URLs = []string{"https://x"}
+			c.SchemaRegistry.TLS.Key = "x"
+		},
+		"schema_registry.token": func(c *Config) {
+			registered(c)
+			c.SchemaRegistry.User, c.SchemaRegistry.Password, c.SchemaRegistry.Token = "u", "p", "t"
+		},
+		"schema_registry.user":     func(c *Config) { registered(c); c.SchemaRegistry.Password = "p" },
+		"schema_registry.register": func(c *Config) { registered(c); c.SchemaRegistry.Register = "x" },
+		"schema_registry.subject":  func(c *Config) { registered(c); c.SchemaRegistry.Subject = "x" },
+		"schema_registry.timeout":  func(c *Config) { registered(c); c.SchemaRegistry.Timeout = 0 },
+	})
+}
+
+// eachFault makes every change to a good configuration and wants one fault
+// under its key.
+func eachFault(t *testing.T, changes map[string]func(*Config)) {
+	t.Helper()
+	for key, change := range changes {
 		c := good()
 		change(c)
 		joined, ok := c.Validate().(interface{ Unwrap() []error })

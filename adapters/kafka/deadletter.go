@@ -65,11 +65,10 @@ func (s *Sink) deadLetter(item *gateway.Item, rec *sarama.Record) {
 	if !ok || i >= len(b.Letters) {
 		return
 	}
-	l := &b.Letters[i]
+	l, first := &b.Letters[i], len(a.hptr)-len(rec.Headers)
 	if rec.Headers == nil { // they are off; of a dead letter they are what it is about
-		rec.Headers = a.headers(item, s.enc.ContentType(&item.Record), rec.Key)
+		a.headers(item, s.form.enc.ContentType(&item.Record), rec.Key)
 	}
-	first := len(a.hptr) - len(rec.Headers)
 	a.text([]byte("dead-reason"), l.Reason[:min(len(l.Reason), maxDeadReason)])
 	a.stamp([]byte("dead-at"), l.At)
 	a.text([]byte("dead-letter-id"), strconv.FormatUint(l.ID, 10))

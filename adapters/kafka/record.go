@@ -10,6 +10,7 @@ import (
 	"github.com/IBM/sarama"
 
 	"github.com/waystation-iot/waystation/gateway"
+	"github.com/waystation-iot/waystation/gateway/codec"
 )
 
 const (
@@ -30,6 +31,7 @@ type arena struct {
 	hdrs []sarama.RecordHeader
 	hptr []*sarama.RecordHeader
 	keys headerKeys
+	at   codec.Position          // of the record being made
 	same [4]*sarama.RecordHeader // gateway, generation, lane, replayed: one for all records
 }
 
@@ -38,6 +40,8 @@ type headerKeys struct {
 	gateway, generation, lane, seq, source, name, contentType    []byte
 	replayed, yes                                                []byte
 	received, time, clock, untrusted, quality, reason, tagPrefix []byte
+	ceVersion, ceID, ceSource, ceType, ceSubject, ceTime         []byte
+	traceParent, traceState, ceTraceParent, ceTraceState         []byte
 }
 
 func newHeaderKeys() headerKeys {
@@ -47,6 +51,10 @@ func newHeaderKeys() headerKeys {
 		source: []byte("source"), name: []byte("name"), contentType: []byte("content-type"),
 		received: []byte("received"), time: []byte("time"), clock: []byte("clock"), untrusted: []byte("untrusted"),
 		quality: []byte("quality"), reason: []byte("reason"), tagPrefix: []byte("tag."),
+		ceVersion: []byte("ce_specversion"), ceID: []byte("ce_id"), ceSource: []byte("ce_source"),
+		ceType: []byte("ce_type"), ceSubject: []byte("ce_subject"), ceTime: []byte("ce_time"),
+		traceParent: []byte(traceParent), traceState: []byte(traceState),
+		ceTraceParent: []byte("ce_" + traceParent), ceTraceState: []byte("ce_" + traceState),
 	}
 }
 
@@ -60,9 +68,10 @@ func (a *arena) begin(gatewayID string, b *gateway.Batch) {
 	}
 	clear(a.recs) // let payloads of the last batch go
 	a.buf, a.recs, a.ptrs, a.hdrs, a.hptr = a.buf[:0], a.recs[:0], a.ptrs[:0], a.hdrs[:0], a.hptr[:0]
-	a.same[0] = &sarama.RecordHeader{Key: a.keys.gateway, Value: []byte(cmp.Or(b.Gateway, gatewayID))}
-	a.same[1] = &sarama.RecordHeader{Key: a.keys.generation, Value: []byte(b.Generation)}
-	a.same[2] = &sarama.RecordHeader{Key: a.keys.lane, Value: []byte(laneOf(b))}
+	a.at = codec.Position{Gateway: cmp.Or(b.Gateway, gatewayID), Generation: b.Generation, Lane: laneOf(b), Replayed: b.Replayed}
+	a.same[0] = &sarama.RecordHeader{Key: a.keys.gateway, Value: []byte(a.at.Gateway)}
+	a.same[1] = &sarama.RecordHeader{Key: a.keys.generation, Value: []byte(a.at.Generation)}
+	a.same[2] = &sarama.RecordHeader{Key: a.keys.lane, Value: []byte(a.at.Lane)}
 	a.same[3] = nil
 	if b.Replayed {
 		a.same[3] = &sarama.RecordHeader{Key: a.keys.replayed, Value: a.keys.yes}
@@ -91,10 +100,10 @@ func (a *arena) stamp(key []byte, t time.Time) {
 	a.header(key, start)
 }
 
-// headers makes the headers of one record. The first four say which record of
-// which queue this is, the next, if it is there, that it was sent before.
-func (a *arena) headers(item *gateway.Item, contentType string, key []byte) []*sarama.RecordHeader {
-	first, r := len(a.hptr), &item.Record
+// headers adds our own headers of one record. The first four say which record
+// of which queue this is, the next, if it is there, that it was sent before.
+func (a *arena) headers(item *gateway.Item, contentType string, key []byte) {
+	r := &item.Record
 	a.hptr = append(a.hptr, a.same[0], a.same[1], a.same[2])
 	start := len(a.buf)
 	a.buf = strconv.AppendUint(a.buf, item.Seq, 10)
@@ -129,7 +138,6 @@ func (a *arena) headers(item *gateway.Item, contentType string, key []byte) []*s
 		a.buf = append(a.buf, r.Tags[i].Value...)
 		a.header(name, start)
 	}
-	return a.hptr[first:len(a.hptr):len(a.hptr)]
 }
 
 // millis is the record's timestamp: when it was received, in milliseconds
@@ -149,27 +157,13 @@ func (s *Sink) record(item *gateway.Item, n int, base int64) (size int, err erro
 		rec.Key = a.buf[start:len(a.buf):len(a.buf)]
 	}
 	ref, err := s.claims.reference(item.Seq)
-	switch {
-	case err != nil:
+	if err != nil {
 		return 0, err
-	case ref != nil:
-		rec.Value = ref.value
-	case s.raw && r.Payload != nil:
-		rec.Value = r.Payload
-	default:
-		start = len(a.buf)
-		if a.buf, err = s.enc.Encode(a.buf, r); err != nil {
-			return 0, fmt.Errorf("encode as %s: %w", s.cfg.Encoding, err)
-		}
-		rec.Value = a.buf[start:len(a.buf):len(a.buf)]
 	}
-	switch {
-	case !s.cfg.Headers:
-	case ref != nil:
-		rec.Headers = append(a.headers(item, ClaimContentType, rec.Key), ref.header())
-	default:
-		rec.Headers = a.headers(item, s.enc.ContentType(r), rec.Key)
+	if rec.Value, err = s.value(item, ref); err != nil {
+		return 0, err
 	}
+	rec.Headers = s.allHeaders(item, ref, rec.Key)
 	if s.job.batch.Letters != nil {
 		s.deadLetter(item, &rec)
 	}
@@ -202,6 +196,7 @@ func (s *Sink) chunk(p *part) *sarama.RecordBatch {
 		return s.copyChunk(p)
 	}
 	items := s.job.batch.Items
+	s.form.beginChunk(p.topic.name)
 	for p.left() > 0 {
 		limit, first := p.limit(), len(s.arena.ptrs)
 		base := millis(&items[p.items[p.done]].Record)

@@ -52,6 +52,9 @@ func (s *Sink) Send(ctx context.Context, b *gateway.Batch) error {
 		return err
 	}
 	s.take(b)
+	if s.job.placed {
+		s.learnSchemas(ctx)
+	}
 	tries, pause, resets := 0, s.pause, 0
 	var since time.Time // of the first try without progress
 	for !s.over() {

@@ -12,7 +12,6 @@ import (
 	"github.com/IBM/sarama"
 
 	"github.com/waystation-iot/waystation/gateway"
-	"github.com/waystation-iot/waystation/gateway/codec"
 )
 
 // Sink forwards batches to Kafka. It implements gateway.Sink and is used by
@@ -26,8 +25,7 @@ type Sink struct {
 	topicOf     template
 	keyOf       template
 	deadTopicOf template // of dead letters
-	enc         codec.Encoder
-	raw         bool // the payload is the value, untouched
+	form        form
 	codec       sarama.CompressionCodec
 	level       int
 	produce     int16         // version of the ProduceRequest
@@ -74,7 +72,7 @@ func (c *Config) Sink(env gateway.Env) (gateway.Sink, error) {
 	if env.Log == nil {
 		env.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Sink{cfg: *c, env: env, addr: "kafka " + env.Name, raw: c.Encoding == wordRaw,
+	s := &Sink{cfg: *c, env: env, addr: "kafka " + env.Name,
 		tries: 5, pause: 100 * time.Millisecond, keepMeta: 10 * time.Minute, produce: 7, level: c.Level, fault: newFailpoint()}
 	if s.cfg.ClientID == "" {
 		s.cfg.ClientID = "waystation-" + env.GatewayID
@@ -83,11 +81,10 @@ func (c *Config) Sink(env gateway.Env) (gateway.Sink, error) {
 	s.topicOf, _ = parseTemplate(c.Topic) // checked by Validate
 	s.keyOf, _ = parseTemplate(c.Key)
 	s.deadTopicOf, _ = parseTemplate(c.DeadLetters.Topic)
-	enc, err := codec.NewEncoder(c.Encoding)
-	if err != nil {
+	var err error
+	if s.form, err = newForm(c, env); err != nil {
 		return nil, fmt.Errorf("%s: %w", s.addr, err)
 	}
-	s.enc = enc
 	if err := s.codec.UnmarshalText([]byte(c.Compression)); err != nil {
 		return nil, fmt.Errorf("%s: read compression: %w", s.addr, err)
 	}

@@ -45,6 +45,7 @@ func (s *Sink) step(ctx context.Context) *round {
 	if !s.exact {
 		if !s.job.placed {
 			s.assign(0)
+			s.learnSchemas(ctx)
 		}
 		return s.round(ctx)
 	}
@@ -95,6 +96,7 @@ func (s *Sink) place(ctx context.Context, r *round) {
 	b := s.job.batch
 	if b.Replayed {
 		s.assign(0)
+		s.learnSchemas(ctx)
 		r.progress = true
 		return
 	}
@@ -123,6 +125,7 @@ func (s *Sink) place(ctx context.Context, r *round) {
 	}
 	s.job.left -= there
 	s.assign(there)
+	s.learnSchemas(ctx)
 	s.job.closed = s.job.left == 0
 	r.progress = true
 }

@@ -26,6 +26,7 @@ func commands() []command {
 		{"status", "show a running gateway: waystation status [--watch] [--json]", status},
 		{"dead-letters", "records a sink refused for good: waystation dead-letters list|show|export|retry|drop", deadLetters},
 		{"queue", "look at, check, repair and carry a queue: waystation queue COMMAND DIR", queue},
+		{"schema", "print the schema of an encoding: waystation schema avro|protobuf|json", schema},
 		{"version", "show the version", func(_ []string, o, _ io.Writer) int { _, _ = fmt.Fprintln(o, versionLine()); return exitGood }},
 	}
 }

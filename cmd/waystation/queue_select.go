@@ -152,7 +152,7 @@ func (x *shown) appendJSON(dst []byte) ([]byte, error) {
 		dst = append(dst, '"', '}')
 	} else {
 		var err error
-		if dst, err = (codec.RecordJSON{}).Encode(dst, &x.rec); err != nil {
+		if dst, err = (codec.RecordJSON{}).Encode(dst, &x.rec, nil); err != nil {
 			return dst, err
 		}
 	}

@@ -10,8 +10,10 @@ import (
 
 // Names of the codecs and of the encodings, as written in configuration.
 const (
-	NameRaw  = "raw"
-	NameJSON = "json"
+	NameRaw      = "raw"
+	NameJSON     = "json"
+	NameAvro     = "avro"     // encoding only
+	NameProtobuf = "protobuf" // encoding only
 )
 
 // DefaultContentType is the media type of a payload nothing is known about.

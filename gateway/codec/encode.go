@@ -30,7 +30,7 @@ type RecordJSON struct{}
 func (RecordJSON) ContentType(*gateway.Record) string { return RecordContentType }
 
 // Encode implements Encoder.
-func (RecordJSON) Encode(dst []byte, r *gateway.Record) ([]byte, error) {
+func (RecordJSON) Encode(dst []byte, r *gateway.Record, _ *Position) ([]byte, error) {
 	e := object{dst: append(dst, '{')}
 	e.key("schema")
 	e.dst = strconv.AppendInt(e.dst, RecordSchema, 10)
@@ -305,9 +305,9 @@ func appendString(dst []byte, s string) (_ []byte, ok bool) {
 type Payload struct{}
 
 // Encode implements Encoder. It never fails.
-func (Payload) Encode(dst []byte, r *gateway.Record) ([]byte, error) {
+func (Payload) Encode(dst []byte, r *gateway.Record, at *Position) ([]byte, error) {
 	if r.Payload == nil {
-		return RecordJSON{}.Encode(dst, r)
+		return RecordJSON{}.Encode(dst, r, at)
 	}
 	return append(dst, r.Payload...), nil
 }
@@ -328,6 +328,10 @@ func NewEncoder(name string) (Encoder, error) {
 		return Payload{}, nil
 	case NameJSON:
 		return RecordJSON{}, nil
+	case NameAvro:
+		return Avro{}, nil
+	case NameProtobuf:
+		return Protobuf{}, nil
 	}
-	return nil, fmt.Errorf("build encoder: unknown encoding %q, must be raw or json", name)
+	return nil, fmt.Errorf("build encoder: unknown encoding %q, must be raw, json, avro or protobuf", name)
 }

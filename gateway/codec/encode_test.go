@@ -85,7 +85,7 @@ func TestGolden(t *testing.T) {
 	}
 	for name, r := range golden() {
 		t.Run(name, func(t *testing.T) {
-			got, err := RecordJSON{}.Encode(nil, &r)
+			got, err := RecordJSON{}.Encode(nil, &r, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -146,7 +146,7 @@ func TestRoundTrip(t *testing.T) {
 		f, i, u := rapid.Float64().Draw(t, "f"), rapid.Int64().Draw(t, "i"), rapid.Uint64().Draw(t, "u")
 		s := string(rapid.SliceOf(rapid.Byte()).Draw(t, "s"))
 		r := gateway.Record{Values: []gateway.Value{gateway.FloatValue("f", f), gateway.IntValue("i", i), gateway.UintValue("u", u), gateway.StringValue("s", s), gateway.BytesValue("b", s)}}
-		out, err := RecordJSON{}.Encode([]byte("prefix"), &r)
+		out, err := RecordJSON{}.Encode([]byte("prefix"), &r, nil)
 		if err != nil || !bytes.HasPrefix(out, []byte("prefix{")) {
 			t.Fatal(err, string(out))
 		}
@@ -189,7 +189,7 @@ func TestPayloadEncoder(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if out, err := e.Encode(nil, &tc.r); err != nil || string(out) != tc.out || e.ContentType(&tc.r) != tc.typ {
+			if out, err := e.Encode(nil, &tc.r, nil); err != nil || string(out) != tc.out || e.ContentType(&tc.r) != tc.typ {
 				t.Errorf("got %q %s, want %q %s", out, e.ContentType(&tc.r), tc.out, tc.typ)
 			}
 		}
@@ -204,7 +204,7 @@ func TestPayloadEncoder(t *testing.T) {
 
 func TestYearsOutOfRangeAreLeftOut(t *testing.T) {
 	r := gateway.Record{Time: time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC), Received: time.Date(9999, 12, 31, 23, 59, 59, 0, time.FixedZone("", -3600))}
-	if out, _ := (RecordJSON{}).Encode(nil, &r); bytes.Contains(out, []byte(`time"`)) || bytes.Contains(out, []byte(`received"`)) {
+	if out, _ := (RecordJSON{}).Encode(nil, &r, nil); bytes.Contains(out, []byte(`time"`)) || bytes.Contains(out, []byte(`received"`)) {
 		t.Errorf("got %s", out)
 	}
 }
@@ -212,8 +212,8 @@ func TestYearsOutOfRangeAreLeftOut(t *testing.T) {
 func TestEncodeAllocs(t *testing.T) {
 	for name, r := range golden() {
 		dst := make([]byte, 0, 1<<16)
-		for _, e := range []Encoder{RecordJSON{}, Payload{}} {
-			if n := testing.AllocsPerRun(100, func() { dst, _ = e.Encode(dst[:0], &r) }); n != 0 {
+		for _, e := range []Encoder{RecordJSON{}, Payload{}, Avro{}, Protobuf{}} {
+			if n := testing.AllocsPerRun(100, func() { dst, _ = e.Encode(dst[:0], &r, nil) }); n != 0 {
 				t.Errorf("%s: %v allocations", name, n)
 			}
 		}
@@ -245,6 +245,6 @@ func BenchmarkRecordJSON(b *testing.B) {
 	b.ReportAllocs()
 	b.SetBytes(int64(len(telemetry)))
 	for b.Loop() {
-		dst, _ = RecordJSON{}.Encode(dst[:0], &r)
+		dst, _ = RecordJSON{}.Encode(dst[:0], &r, nil)
 	}
 }

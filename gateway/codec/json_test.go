@@ -212,7 +212,7 @@ func FuzzJSONDecode(f *testing.F) {
 				t.Fatalf("%d records and error %v", len(recs), err)
 			}
 			for i := range recs {
-				out, err := RecordJSON{}.Encode(nil, &recs[i])
+				out, err := RecordJSON{}.Encode(nil, &recs[i], nil)
 				if err != nil || !json.Valid(out) {
 					t.Fatalf("%v: not JSON: %s", err, out)
 				}
