@@ -64,6 +64,39 @@ func TestDeadLetterStory(t *testing.T) {
 	if s.DeadLetters.Kept != 3 || len(s.DeadLetters.Sinks) != 1 || s.DeadLetters.Sinks[0].Kept != 3 || !s.Books.Balanced {
 		t.Fatalf("%+v", s.DeadLetters)
 	}
+	lettersByTool(t, dir, g)
+	queueDir := filepath.Join(dir, "queue")
+	wantLetters(t, exitFound, "is in use by a gateway", "retry", "--all", queueDir)
+	if code := g.stop(); code != exitGood {
+		t.Fatalf("exit code %d\n%s", code, g.output())
+	}
+	wantLetters(t, exitGood, "large/0", "list", queueDir)
+	wantLetters(t, exitGood, "2 dead letters exported", "export", "--all", queueDir)
+	wantLetters(t, exitGood, "2 dead letters to be sent again when the gateway is started", "retry", "--all", queueDir)
+	replaceIn(t, config, "100kB", "1MB")
+	g = startGateway(t, config)
+	s = g.await("delivered", 30*time.Second, func(s *gateway.Status) bool { return s.DeadLetters.Kept == 0 })
+	if s.DeadLetters.Delivered != 2 || !s.Books.Balanced || s.Sinks[0].DeadLettered != 3 || s.Sinks[0].Sent != 3 {
+		t.Errorf("%+v, %+v", s.DeadLetters, s.Sinks[0])
+	}
+	again := 0
+	for _, r := range arrived(t, k) {
+		if header(r, "replayed") == "true" {
+			again++
+			if want := map[string]int{"large/0": 200_000, "large/1": 200_001}[string(r.Key)]; len(r.Value) != want || header(r, "seq") == "" || header(r, "lane") != "telemetry" {
+				t.Errorf("%s: %d bytes, %v", r.Key, len(r.Value), r.Headers)
+			}
+		}
+	}
+	if again != 2 {
+		t.Errorf("%d arrived again, want 2", again)
+	}
+	wantLetters(t, exitGood, "none", "list", "--url", g.url)
+}
+
+// lettersByTool uses every verb on three letters of a running gateway.
+func lettersByTool(t *testing.T, dir string, g *proc) {
+	t.Helper()
 	url := []string{"--url", g.url}
 	with := func(args ...string) []string { return append(args, url...) }
 	out := wantLetters(t, exitGood, "large/1", with()...)
@@ -97,34 +130,6 @@ func TestDeadLetterStory(t *testing.T) {
 	wantLetters(t, exitGood, "2 dead letters to be sent again", with("retry", "--reason", "EXCEEDS")...)
 	g.await("refused again", 30*time.Second, func(s *gateway.Status) bool { return s.DeadLetters.Retrying == 0 })
 	wantLetters(t, exitGood, "sent again and refused: 1 time", with("list")...)
-
-	queueDir := filepath.Join(dir, "queue")
-	wantLetters(t, exitFound, "is in use by a gateway", "retry", "--all", queueDir)
-	if code := g.stop(); code != exitGood {
-		t.Fatalf("exit code %d\n%s", code, g.output())
-	}
-	wantLetters(t, exitGood, "large/0", "list", queueDir)
-	wantLetters(t, exitGood, "2 dead letters exported", "export", "--all", queueDir)
-	wantLetters(t, exitGood, "2 dead letters to be sent again when the gateway is started", "retry", "--all", queueDir)
-	replaceIn(t, config, "100kB", "1MB")
-	g = startGateway(t, config)
-	s = g.await("delivered", 30*time.Second, func(s *gateway.Status) bool { return s.DeadLetters.Kept == 0 })
-	if s.DeadLetters.Delivered != 2 || !s.Books.Balanced || s.Sinks[0].DeadLettered != 3 || s.Sinks[0].Sent != 3 {
-		t.Errorf("%+v, %+v", s.DeadLetters, s.Sinks[0])
-	}
-	again := 0
-	for _, r := range arrived(t, k) {
-		if header(r, "replayed") == "true" {
-			again++
-			if want := map[string]int{"large/0": 200_000, "large/1": 200_001}[string(r.Key)]; len(r.Value) != want || header(r, "seq") == "" || header(r, "lane") != "telemetry" {
-				t.Errorf("%s: %d bytes, %v", r.Key, len(r.Value), r.Headers)
-			}
-		}
-	}
-	if again != 2 {
-		t.Errorf("%d arrived again, want 2", again)
-	}
-	wantLetters(t, exitGood, "none", "list", "--url", g.url)
 }
 
 // TestDeadLetterTopicStory: letters are on the topic of their own as well.

@@ -237,7 +237,8 @@ func (v View) dropLetters(w http.ResponseWriter, r *http.Request) {
 
 func (v View) retryLetters(w http.ResponseWriter, r *http.Request) {
 	var q LetterRetry
-	if !readJSON(w, r, &q, maxLetterBody, "{ids, sink, source, device, since, until, reason, all, dry_run, to} with since and until as RFC 3339 times") {
+	r.Body = http.MaxBytesReader(w, r.Body, maxLetterBody)
+	if !readJSON(w, r, &q, "{ids, sink, source, device, since, until, reason, all, dry_run, to} with since and until as RFC 3339 times") {
 		return
 	}
 	patient(w)
@@ -256,12 +257,12 @@ func patient(w http.ResponseWriter) {
 
 // readJSON reads the one JSON value of a request, strictly, and answers what is
 // wrong with it. No form of a web page can send JSON.
-func readJSON(w http.ResponseWriter, r *http.Request, into any, most int64, form string) bool {
+func readJSON(w http.ResponseWriter, r *http.Request, into any, form string) bool {
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
 		http.Error(w, "send the request as JSON, with Content-Type: application/json", http.StatusUnsupportedMediaType)
 		return false
 	}
-	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, most))
+	dec := json.NewDecoder(r.Body) // bounded by the caller
 	dec.DisallowUnknownFields()
 	err := dec.Decode(into)
 	if err == nil && dec.Decode(&struct{}{}) != io.EOF {

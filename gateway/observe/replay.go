@@ -54,7 +54,8 @@ func (v View) oneReplay(w http.ResponseWriter, r *http.Request) {
 // startReplay takes JSON only, which no form of a web page can send.
 func (v View) startReplay(w http.ResponseWriter, r *http.Request) {
 	var q gateway.ReplayRequest
-	if !readJSON(w, r, &q, maxReplayBody, "{from, to, sink, source, device, rate} with from and to as RFC 3339 times") {
+	r.Body = http.MaxBytesReader(w, r.Body, maxReplayBody)
+	if !readJSON(w, r, &q, "{from, to, sink, source, device, rate} with from and to as RFC 3339 times") {
 		return
 	}
 	made, err := v.StartReplay(q)
