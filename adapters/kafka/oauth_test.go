@@ -118,9 +118,11 @@ func TestTokenErrorsHoldNoSecret(t *testing.T) {
 			w.WriteHeader(http.StatusBadRequest)
 			_, _ = w.Write([]byte(`{"error":"invalid_scope"}`))
 		}, "check sasl.oauth.scopes"},
-		"no token":  {func(w http.ResponseWriter, q *http.Request) { _, _ = w.Write([]byte(`{"token":"geheim"}`)) }, "holds no token"},
-		"no JSON":   {func(w http.ResponseWriter, q *http.Request) { _, _ = w.Write([]byte("<html>geheim")) }, "holds no token"},
-		"redirects": {func(w http.ResponseWriter, q *http.Request) { http.Redirect(w, q, "http://127.0.0.1:1/geheim", http.StatusTemporaryRedirect) }, "answered 307"},
+		"no token": {func(w http.ResponseWriter, q *http.Request) { _, _ = w.Write([]byte(`{"token":"geheim"}`)) }, "holds no token"},
+		"no JSON":  {func(w http.ResponseWriter, q *http.Request) { _, _ = w.Write([]byte("<html>geheim")) }, "holds no token"},
+		"redirects": {func(w http.ResponseWriter, q *http.Request) {
+			http.Redirect(w, q, "http://127.0.0.1:1/geheim", http.StatusTemporaryRedirect)
+		}, "answered 307"},
 		"hangs up": {func(w http.ResponseWriter, q *http.Request) {
 			c, _, _ := http.NewResponseController(w).Hijack()
 			_ = c.Close()
