@@ -72,7 +72,7 @@ func TestTokens(t *testing.T) {
 		}
 		return got.Token
 	}
-	if get() != "token-1" || get() != "token-1" || s.asked.Load() != 1 {
+	if first, second := get(), get(); first != "token-1" || second != first || s.asked.Load() != 1 {
 		t.Fatal("not kept", s.asked.Load())
 	}
 	if left := time.Until(k.renew); left > 80*time.Second || left < 70*time.Second {
@@ -86,7 +86,7 @@ func TestTokens(t *testing.T) {
 	// not asked for each connection.
 	s.fail(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) })
 	k.renew = time.Now().Add(-time.Second)
-	if get() != "token-2" || get() != "token-2" || s.asked.Load() != 3 {
+	if first, second := get(), get(); first != "token-2" || second != first || s.asked.Load() != 3 {
 		t.Fatal("asked", s.asked.Load())
 	}
 	if all := k.facts(time.Now()); len(all) != 1 || !all[0].Warn || !strings.Contains(all[0].Value, "answered 503") {
@@ -118,9 +118,11 @@ func TestTokenErrorsHoldNoSecret(t *testing.T) {
 			w.WriteHeader(http.StatusBadRequest)
 			_, _ = w.Write([]byte(`{"error":"invalid_scope"}`))
 		}, "check sasl.oauth.scopes"},
-		"no token":  {func(w http.ResponseWriter, q *http.Request) { _, _ = w.Write([]byte(`{"token":"geheim"}`)) }, "holds no token"},
-		"no JSON":   {func(w http.ResponseWriter, q *http.Request) { _, _ = w.Write([]byte("<html>geheim")) }, "holds no token"},
-		"redirects": {func(w http.ResponseWriter, q *http.Request) { http.Redirect(w, q, "http://127.0.0.1:1/geheim", 307) }, "answered 307"},
+		"no token": {func(w http.ResponseWriter, q *http.Request) { _, _ = w.Write([]byte(`{"token":"geheim"}`)) }, "holds no token"},
+		"no JSON":  {func(w http.ResponseWriter, q *http.Request) { _, _ = w.Write([]byte("<html>geheim")) }, "holds no token"},
+		"redirects": {func(w http.ResponseWriter, q *http.Request) {
+			http.Redirect(w, q, "http://127.0.0.1:1/geheim", http.StatusTemporaryRedirect)
+		}, "answered 307"},
 		"hangs up": {func(w http.ResponseWriter, q *http.Request) {
 			c, _, _ := http.NewResponseController(w).Hijack()
 			_ = c.Close()

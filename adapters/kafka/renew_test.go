@@ -61,7 +61,7 @@ func TestPasswordChanges(t *testing.T) {
 	}
 	tried := r.sink.secure.next
 	send()
-	if r.sink.secure.next != tried {
+	if r.sink.secure.next != tried || time.Until(tried) < renewAfter/2 {
 		t.Fatal("tried again at once")
 	}
 	write("geheim\n")
