@@ -43,6 +43,8 @@ type SourceSpec struct {
 type SinkSpec struct {
 	Name, Type string
 	Sink       Sink
+	Filter     *Filter     // which records it is sent; nil = all
+	Batch      BatchLimits // zero = the gateway decides
 }
 
 // Gateway moves records from its sources through the queue to its sinks.
@@ -107,6 +109,9 @@ func New(o Options) (*Gateway, error) {
 // addSink makes the forwarder of a sink.
 func (g *Gateway) addSink(s SinkSpec) error {
 	o := &g.o
+	if err := s.Batch.check(); err != nil {
+		return err
+	}
 	cur, err := o.Queue.Cursor(s.Name)
 	if err != nil {
 		return err
@@ -121,10 +126,12 @@ func (g *Gateway) addSink(s SinkSpec) error {
 	if err != nil {
 		return err
 	}
+	again := newReplayer(g.replays, s.Name, g.history, g.lanes)
+	again.filter = s.Filter
 	g.cursors = append(g.cursors, cur)
 	g.forward = append(g.forward, &forwarder{name: s.Name, typ: s.Type, sink: s.Sink, queue: cur, peek: cur, lanes: g.lanes, shares: shares,
-		replay: newReplayer(g.replays, s.Name, g.history, g.lanes),
-		dead:   o.Dead, gateway: o.ID, log: o.Log, clock: o.Clock,
+		replay: again, filter: s.Filter, pace: pacing{max: s.Batch}, rewind: cur.Rewind,
+		dead: o.Dead, gateway: o.ID, log: o.Log, clock: o.Clock,
 		link: newLink(o.Log.With("sink", s.Name), o.Clock), wait: backoff{min: retryMin, max: retryMax}})
 	return nil
 }
