@@ -9,14 +9,34 @@ import (
 	"net"
 	"net/url"
 	"time"
+
+	"github.com/waystation-iot/waystation/gateway"
 )
 
 // goodbyeWait bounds how long a secured connection may take to say goodbye.
 const goodbyeWait = 200 * time.Millisecond
 
+// dialer opens connections to a broker.
+type dialer struct {
+	timeout time.Duration
+	tls     *tls.Config
+	pace    func(net.Conn) net.Conn // wraps a TCP connection
+}
+
+// newDialer makes the dialer for an address; opts may be nil.
+func newDialer(u *url.URL, opts *gateway.TLS, dir string) (d dialer, err error) {
+	if schemes()[u.Scheme] {
+		if opts == nil {
+			opts = &gateway.TLS{}
+		}
+		d.tls, err = opts.Config(dir)
+	}
+	return d, err
+}
+
 // dial opens the connection to the broker, paced where it is TCP.
-func (s *source) dial(ctx context.Context, u *url.URL) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+func (s *dialer) dial(ctx context.Context, u *url.URL) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	if u.Scheme == "ws" || u.Scheme == "wss" {
 		return s.dialWebsocket(ctx, u)
@@ -38,7 +58,7 @@ func (s *source) dial(ctx context.Context, u *url.URL) (net.Conn, error) {
 }
 
 // dialTCP opens a paced TCP connection.
-func (s *source) dialTCP(ctx context.Context, network, address string) (net.Conn, error) {
+func (s *dialer) dialTCP(ctx context.Context, network, address string) (net.Conn, error) {
 	var d net.Dialer
 	c, err := d.DialContext(ctx, network, address)
 	if err != nil {

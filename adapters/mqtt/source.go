@@ -2,7 +2,6 @@ package mqtt
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -30,11 +29,10 @@ type source struct {
 	name     string
 	clientID string
 	url      *url.URL
-	tls      *tls.Config
 	password string
 	log      *slog.Logger
-	pace     func(net.Conn) net.Conn // wraps a TCP connection
-	drainFor time.Duration           // drainWait; tests set it
+	drainFor time.Duration // drainWait; tests set it
+	dialer
 }
 
 // Source implements gateway.SourceConfig.
@@ -43,22 +41,17 @@ func (c *Config) Source(env gateway.Env) (gateway.Source, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mqtt %s: %w", env.Name, err)
 	}
-	s := &source{cfg: *c, drainFor: drainWait, name: env.Name, clientID: c.ClientID, url: u, log: env.Log, pace: newPaced}
+	s := &source{cfg: *c, drainFor: drainWait, name: env.Name, clientID: c.ClientID, url: u, log: env.Log}
 	if s.clientID == "" {
 		s.clientID = "waystation-" + env.GatewayID + "-" + env.Name
 	}
 	if s.password, err = c.Password.Reveal(env.Dir); err != nil {
 		return nil, fmt.Errorf("mqtt %s: password: %w", env.Name, err)
 	}
-	if schemes()[u.Scheme] {
-		opts := c.TLS
-		if opts == nil {
-			opts = &gateway.TLS{}
-		}
-		if s.tls, err = opts.Config(env.Dir); err != nil {
-			return nil, fmt.Errorf("mqtt %s: %w", env.Name, err)
-		}
+	if s.dialer, err = newDialer(u, c.TLS, env.Dir); err != nil {
+		return nil, fmt.Errorf("mqtt %s: %w", env.Name, err)
 	}
+	s.timeout, s.pace = c.Timeout, newPaced
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
