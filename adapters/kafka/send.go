@@ -45,6 +45,7 @@ func (s *Sink) Send(ctx context.Context, b *gateway.Batch) error {
 	if s.sess == nil {
 		return fmt.Errorf("%s: send: not connected", s.addr)
 	}
+	s.patience.begin()
 	s.take(b)
 	tries, pause := 0, s.pause
 	var since time.Time // of the first try without progress
@@ -100,6 +101,7 @@ func (s *Sink) giveUp(r *round) error {
 	}
 	if r.lost {
 		s.sess.broken = true
+		s.patience.lost(r.err, s.cfg.RequestTimeout)
 	}
 	return r.err
 }
@@ -126,6 +128,7 @@ func (s *Sink) blockedError() error {
 // finish reports a batch that is done.
 func (s *Sink) finish() error {
 	refused := s.job.refused
+	s.patience.kept(s.cfg.RequestTimeout)
 	s.endJob("records in doubt were given up")
 	if len(refused) == 0 {
 		return nil

@@ -42,6 +42,8 @@ type Sink struct {
 	job    job
 	arena  arena
 	facts  facts
+
+	patience patience
 }
 
 // Sink builds the sink. It opens no connection.
