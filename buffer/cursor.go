@@ -30,7 +30,11 @@ type cursorLane struct {
 
 // Released says what became of records that are released. The counts add up
 // to the number of seqs released.
-type Released struct{ Sent, Dead, Lost uint64 }
+type Released struct {
+	Sent, Dead, Lost uint64
+
+	Filtered uint64 // not wanted by this reader
+}
 
 // Cursor returns the cursor of that name, made at the oldest record when it is
 // new, but not at records that are kept only for replay. Names are [A-Za-z0-9._-], at most 64 bytes.
@@ -84,7 +88,9 @@ func (c *Cursor) Release(lane int, next uint64, r Released) {
 	end := ln.next
 	ln.mu.RUnlock()
 	if next > end { // what does not exist cannot be released: the counts shrink with it
+		over := next - end - min(r.Sent, next-end)
 		r.Sent -= min(r.Sent, next-end)
+		r.Filtered -= min(r.Filtered, over)
 		next = end
 	}
 	c.mu.Lock()
@@ -94,6 +100,7 @@ func (c *Cursor) Release(lane int, next uint64, r Released) {
 		cl.pos.sent += r.Sent
 		cl.pos.dead += r.Dead
 		cl.pos.lost += r.Lost
+		cl.pos.filtered += r.Filtered
 		cl.read = max(cl.read, next)
 	}
 	c.mu.Unlock()

@@ -325,7 +325,7 @@ func (q *Queue) summarize(ln *LaneState) {
 		p := ln.meta.cursors[name]
 		hole := ln.First - min(ln.First, p.next)
 		ln.Cursors = append(ln.Cursors, CursorState{name, CursorStats{From: p.from, End: ln.Next, Next: p.next, Sent: p.sent,
-			Dead: p.dead, Lost: p.lost + hole, Waiting: ln.Next - min(ln.Next, max(p.next, ln.First))}})
+			Dead: p.dead, Lost: p.lost + hole, Waiting: ln.Next - min(ln.Next, max(p.next, ln.First)), Filtered: p.filtered}})
 	}
 }
 

@@ -78,7 +78,12 @@ func TestGolden(t *testing.T) {
 
 func unpackGolden(t *testing.T, dir string) {
 	t.Helper()
-	f, err := os.Open(filepath.Join("testdata", "segment-v1.gz"))
+	unpackGoldenFile(t, dir, "segment-v1.gz")
+}
+
+func unpackGoldenFile(t *testing.T, dir, name string) {
+	t.Helper()
+	f, err := os.Open(filepath.Join("testdata", name))
 	if err != nil {
 		t.Fatal(err)
 	}

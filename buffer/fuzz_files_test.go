@@ -170,7 +170,7 @@ func scan(t *testing.T, x scanOf, p []byte) {
 
 // FuzzPosition: what is read as a position is written back the same.
 func FuzzPosition(f *testing.F) {
-	f.Add(encodePosition(position{1, 2, 3, 4, 5}), false)
+	f.Add(encodePosition(position{1, 2, 3, 4, 5, 0}), false)
 	f.Add(make([]byte, 40), true)
 	f.Add([]byte{}, false)
 	f.Fuzz(func(t *testing.T, p []byte, right bool) {

@@ -32,6 +32,7 @@ const (
 	keyThinned    = "thinned"    // u32, how often the segment was thinned; only when it was
 	keyDelivered  = "delivered"  // u64, below it lie only segments kept for replay; only with retention
 	cursorPrefix  = "cursor:"    // + name: position, 5 × u64
+	filterPrefix  = "filtered:"  // + name: see putPosition; only of a cursor that has some
 )
 
 // The formats of a segment. One with a mark has another, so that a version
@@ -69,6 +70,8 @@ type position struct {
 	sent uint64 // released as sent
 	dead uint64 // released as refused for good
 	lost uint64 // released as evicted or unreadable
+
+	filtered uint64 // released as not wanted
 }
 
 // meta is the meta bucket of a segment.
@@ -113,7 +116,7 @@ func (m *meta) putAll(b *bolt.Bucket) error {
 		return err
 	}
 	for name, p := range m.cursors {
-		if err := b.Put([]byte(cursorPrefix+name), encodePosition(p)); err != nil {
+		if err := putPosition(b, name, p); err != nil {
 			return err
 		}
 	}
@@ -153,11 +156,35 @@ func putNext(b *bolt.Bucket, next uint64) error {
 	return b.Put([]byte(keyNext), seal(binary.BigEndian.AppendUint64(nil, next)))
 }
 
-// encodePosition returns the sealed value of a cursor.
+// putPosition stores a cursor. What was filtered is kept beside it and counts as
+// sent in the position itself, so that the books of an older version, which
+// knows no filters, balance.
+func putPosition(b *bolt.Bucket, name string, p position) error {
+	if err := b.Put([]byte(cursorPrefix+name), encodePosition(p)); err != nil {
+		return err
+	}
+	if p.filtered == 0 {
+		return b.Delete([]byte(filterPrefix + name)) // of one that had the name before
+	}
+	return b.Put([]byte(filterPrefix+name), seal(binary.BigEndian.AppendUint64(nil, p.filtered)))
+}
+
+// apart takes what was filtered, stored as v, out of what counts as sent. When
+// it is damaged or missing it stays there.
+func (p position) apart(v []byte) position {
+	if v, ok := unseal(v); ok && len(v) == 8 {
+		p.filtered = min(p.sent, binary.BigEndian.Uint64(v))
+		p.sent -= p.filtered
+	}
+	return p
+}
+
+// encodePosition returns the sealed value of a cursor, what was filtered
+// counted as sent.
 func encodePosition(p position) []byte {
 	be := binary.BigEndian
 	v := make([]byte, 0, 44)
-	for _, u := range [...]uint64{p.next, p.from, p.sent, p.dead, p.lost} {
+	for _, u := range [...]uint64{p.next, p.from, p.sent + p.filtered, p.dead, p.lost} {
 		v = be.AppendUint64(v, u)
 	}
 	return seal(v)
@@ -246,7 +273,7 @@ func readMetaFrom(b metaValues) (*meta, error) {
 			m.damaged = append(m.damaged, string(k))
 			return nil
 		}
-		m.cursors[name] = p
+		m.cursors[name] = p.apart(b.Get([]byte(filterPrefix + name)))
 		return nil
 	})
 }

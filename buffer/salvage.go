@@ -21,6 +21,8 @@ type salvage struct {
 	pieces map[string][][]byte // by key; a damaged one can be that of another
 	firsts []uint64            // of the blocks, ascending
 	blocks map[uint64][]byte   // whole ones whose checksum is right
+
+	filtered map[string][]byte // what cursors filtered, as stored
 }
 
 // salvageSegment reads what is left of a damaged segment.
@@ -39,8 +41,11 @@ func (k *coder) salvageSegment(path string, first uint64) (*salvage, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &salvage{m: meta{first: first, cursors: map[string]position{}}, pieces: map[string][][]byte{}, blocks: map[uint64][]byte{}}
+	s := &salvage{filtered: map[string][]byte{}, m: meta{first: first, cursors: map[string]position{}}, pieces: map[string][][]byte{}, blocks: map[uint64][]byte{}}
 	s.collect(&t, root, 0)
+	for name, p := range s.m.cursors {
+		s.m.cursors[name] = p.apart(s.filtered[name])
+	}
 	for key := range s.pieces {
 		if at, piece, _ := splitKey([]byte(key)); piece == 0 && at >= first { // below lies what a misdirected write brought
 			if b := deepBlock(k, at, s.pieces); b.block != nil {
@@ -113,7 +118,7 @@ func (s *salvage) leaf(t *tree, p []byte, depth int) {
 // item takes a piece of a block, or a value of the meta bucket when its
 // checksum is right.
 func (s *salvage) item(key string, value []byte) {
-	if len(key) == keyBytes && len(value) <= pieceBytes && !strings.HasPrefix(key, cursorPrefix) && key != keyGeneration {
+	if len(key) == keyBytes && len(value) <= pieceBytes && !strings.HasPrefix(key, cursorPrefix) && !strings.HasPrefix(key, filterPrefix) && key != keyGeneration {
 		if had := s.pieces[key]; len(had) < deepVersions {
 			s.pieces[key] = append(had, value)
 		}
@@ -124,6 +129,10 @@ func (s *salvage) item(key string, value []byte) {
 		if p, ok := decodePosition(value); ok {
 			s.m.cursors[name] = p
 		}
+		return
+	}
+	if name, is := strings.CutPrefix(key, filterPrefix); is {
+		s.filtered[name] = value
 		return
 	}
 	switch {

@@ -56,6 +56,8 @@ type CursorStats struct {
 	Dead    uint64
 	Lost    uint64 // evicted or unreadable, including what Read has not reached yet
 	Waiting uint64
+
+	Filtered uint64 // not wanted by this reader
 }
 
 // Stats returns the state of the queue.
@@ -95,7 +97,8 @@ func (c *Cursor) Stats() []CursorStats {
 		if ln.first > p.next {
 			hole = ln.first - p.next
 		}
-		out[i] = CursorStats{From: p.from, End: ln.next, Next: p.next, Sent: p.sent, Dead: p.dead, Lost: p.lost + hole, Waiting: ln.next - max(p.next, ln.first)}
+		out[i] = CursorStats{From: p.from, End: ln.next, Next: p.next, Sent: p.sent, Dead: p.dead, Lost: p.lost + hole, Waiting: ln.next - max(p.next, ln.first),
+			Filtered: p.filtered}
 		ln.mu.RUnlock()
 	}
 	return out

@@ -81,7 +81,7 @@ func (l *Log) write(ln *lane, tx *bolt.Tx, cursors map[string]position, released
 	}
 	for name, p := range cursors {
 		if old, ok := ln.onDisk[name]; !ok || old != p || ln.stale {
-			if err := m.Put([]byte(cursorPrefix+name), encodePosition(p)); err != nil {
+			if err := putPosition(m, name, p); err != nil {
 				return err
 			}
 		}
@@ -109,7 +109,7 @@ func forgetCursors(m *bolt.Bucket, cursors map[string]position) error {
 	c := m.Cursor()
 	for k, _ := c.Seek([]byte(cursorPrefix)); bytes.HasPrefix(k, []byte(cursorPrefix)); k, _ = c.Next() {
 		if _, ok := cursors[string(k[len(cursorPrefix):])]; !ok {
-			gone = append(gone, bytes.Clone(k))
+			gone = append(gone, bytes.Clone(k), append([]byte(filterPrefix), k[len(cursorPrefix):]...))
 		}
 	}
 	for _, k := range gone {

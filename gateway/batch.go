@@ -9,18 +9,25 @@ import (
 
 // build makes the batch of the chunk that was read. The report of a loss stands
 // where the first lost record would. A stored record that this version cannot
-// read goes to the dead letters as it is.
+// read goes to the dead letters as it is. What the filter does not want is left
+// out; what exceeds the pace is left for the next batch.
 func (f *forwarder) build() {
 	ln := &f.lanes[f.lane]
 	b := &Batch{Lane: Lane(f.lane), LaneName: ln.Name, Gateway: ln.Origin, Generation: ln.Generation, Items: f.items[:0]}
 	if lane := f.lane; f.past != nil {
 		b.Recall = func(seq uint64) Recalled { return f.recall(lane, seq) }
 	}
-	f.letters, f.lost, f.notice = f.letters[:0], 0, -1
+	f.letters, f.lost, f.skipped, f.notice = f.letters[:0], 0, 0, -1
+	f.next = f.chunk.Next()
 	f.dec.Reset()
 	loss := f.chunk.Loss
+	mayCut, cut := f.rewind != nil && loss == nil && f.chunk.Seqs == nil, false
 	for i, p := range f.chunk.Records {
 		seq := f.chunk.Seq(i)
+		if mayCut && f.pace.enough(len(b.Items), b.Bytes, len(p)) {
+			f.next, cut = seq, true
+			break
+		}
 		if loss != nil && loss.First < seq {
 			f.report(b, loss)
 			loss = nil
@@ -32,22 +39,31 @@ func (f *forwarder) build() {
 			f.letters = append(f.letters, f.letter(seq, err.Error(), p))
 			continue
 		}
+		if !f.filter.wants(b.LaneName, &it.Record) {
+			b.Items = b.Items[:len(b.Items)-1]
+			f.skipped++
+			continue
+		}
 		b.Bytes += len(p)
 	}
 	if loss != nil {
 		f.report(b, loss)
 	}
-	if f.items = b.Items; cap(f.items) > 4*maxBatchRecords {
+	if f.items = b.Items; cap(f.items) > 2*mostBatchRecords {
 		f.items = nil
 	}
-	f.batch, f.next, f.unread, f.notices = b, f.chunk.Next(), len(f.letters), 0
+	f.batch, f.unread, f.notices = b, len(f.letters), 0
 	f.held, f.decided = false, false
+	f.pace.made(b, cut)
 }
 
 // report adds the record that tells of a loss.
 func (f *forwarder) report(b *Batch, l *buffer.Loss) {
-	f.notice, f.lost = len(b.Items), l.Count()
-	b.Items = append(b.Items, Item{Seq: l.First, Record: f.lossRecord(b, l)})
+	f.lost = l.Count()
+	if r := f.lossRecord(b, l); f.filter.wants(b.LaneName, &r) {
+		f.notice = len(b.Items)
+		b.Items = append(b.Items, Item{Seq: l.First, Record: r})
+	}
 }
 
 // became says what became of the seqs of the batch. The counts add up to their
@@ -56,7 +72,8 @@ func (f *forwarder) became() buffer.Released {
 	seqs := f.next - f.chunk.First
 	r := buffer.Released{Lost: min(f.lost, seqs)}
 	r.Dead = min(uint64(len(f.letters))-f.notices, seqs-r.Lost)
-	r.Sent = seqs - r.Lost - r.Dead
+	r.Filtered = min(f.skipped, seqs-r.Lost-r.Dead)
+	r.Sent = seqs - r.Lost - r.Dead - r.Filtered
 	return r
 }
 

@@ -201,12 +201,16 @@ type forwardBench struct {
 }
 
 // startForwarder runs a forwarder to sink. stop ends it.
-func startForwarder(sink Sink) *forwardBench {
+func startForwarder(sink Sink) *forwardBench { return startChanged(sink, func(*forwardBench) {}) }
+
+// startChanged runs a forwarder that is changed before it starts.
+func startChanged(sink Sink, change func(*forwardBench)) *forwardBench {
 	b := &forwardBench{queue: newFakeQueue(), dead: &fakeKeeper{}, log: &logText{}, ended: make(chan struct{})}
 	clock := NewClock(time.Now, nil)
 	b.forwarder = &forwarder{name: "shore", typ: "fake", sink: sink, queue: b.queue, peek: b.queue, lanes: []buffer.LaneInfo{{Name: "alarm", Generation: "gen"}},
 		shares: defaultShares(1), dead: b.dead, gateway: "gw", log: b.log.logger(), clock: clock, link: newLink(b.log.logger(), clock),
 		wait: backoff{min: retryMin, max: retryMax}}
+	change(b)
 	ctx, cancel := context.WithCancel(context.Background())
 	hard, cut := context.WithCancel(context.Background())
 	b.cancel, b.cut = cancel, cut

@@ -62,9 +62,12 @@ type forwarder struct {
 	peek      Peeker // the same cursor
 	lanes     []buffer.LaneInfo
 	shares    *shares
-	replay    *replayer     // nil = there are no replays
-	past      archive       // nil = nothing can be looked up
-	letterbox *letterRunner // nil = dead letters are not sent again
+	filter    *Filter        // nil = every record is sent
+	pace      pacing         // how large batches are
+	rewind    func(lane int) // has what was read and not released read again; nil = a chunk is sent whole
+	replay    *replayer      // nil = there are no replays
+	past      archive        // nil = nothing can be looked up
+	letterbox *letterRunner  // nil = dead letters are not sent again
 	parking   parking
 	dead      keeper
 	gateway   string
@@ -81,6 +84,7 @@ type forwarder struct {
 	batch   *Batch   // being sent; nil when there is none
 	next    uint64   // seq after the batch
 	lost    uint64   // seqs the batch reports as lost
+	skipped uint64   // seqs the filter left out of it
 	notice  int      // the item that reports them; -1 = none
 	decided bool     // the far side has what it takes of the batch; only the rest is to be kept
 	pieces  pieces   // how far the batch is sent
@@ -150,7 +154,7 @@ func (f *forwarder) session(ctx, hard context.Context) error {
 		}
 		f.proven()
 		f.wait.reset()
-		if !b.Replayed && !f.linger(ctx, f.lane, pauseAfter(len(b.Items))) {
+		if !b.Replayed && !f.linger(ctx, f.lane, f.pause(b)) {
 			return nil
 		}
 	}
@@ -230,7 +234,7 @@ func (f *forwarder) choose() error {
 				return nil
 			}
 		}
-		if err := f.queue.Read(lane, lim, &f.chunk); err != nil {
+		if err := f.queue.Read(lane, f.pace.narrow(lim, f.filter != nil), &f.chunk); err != nil {
 			f.unreadable(lane, err)
 			continue
 		}
@@ -254,11 +258,19 @@ func (f *forwarder) send(hard context.Context) error {
 	if f.batch.Replayed {
 		return f.sendAgain(hard)
 	}
-	f.settle(hard)
+	some := len(f.batch.Items) > 0 || len(f.letters) > 0 // else all of it is filtered
+	if some {
+		f.settle(hard)
+	}
 	if !f.decided {
+		f.pace.begin()
 		if err := f.offer(hard); err != nil {
+			if !isLater(err) {
+				f.pace.failed()
+			}
 			return err
 		}
+		f.pace.done(f.batch.Bytes)
 		f.decided = true
 	}
 	if len(f.letters) > 0 {
@@ -268,11 +280,16 @@ func (f *forwarder) send(hard context.Context) error {
 		f.log.Warn("records refused for good are kept as dead letters", "sink", f.name, "count", len(f.letters))
 	}
 	f.queue.Release(f.lane, f.next, f.became())
+	if f.pace.cut {
+		f.rewind(f.lane)
+	}
 	f.shares.sent(f.batch.Bytes)
 	f.parking.leave(f.lane, true)
 	clear(f.letters)
 	f.batch, f.letters = nil, f.letters[:0]
-	f.lastSent.Store(f.clock.Now().UnixNano())
+	if some {
+		f.lastSent.Store(f.clock.Now().UnixNano())
+	}
 	return nil
 }
 

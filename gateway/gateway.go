@@ -44,6 +44,8 @@ type SourceSpec struct {
 type SinkSpec struct {
 	Name, Type string
 	Sink       Sink
+	Filter     *Filter     // which records it is sent; nil = all
+	Batch      BatchLimits // zero = the gateway decides
 }
 
 // Gateway moves records from its sources through the queue to its sinks.
@@ -111,6 +113,9 @@ func New(o Options) (*Gateway, error) {
 // addSink makes the forwarder of a sink.
 func (g *Gateway) addSink(s SinkSpec) error {
 	o := &g.o
+	if err := s.Batch.check(); err != nil {
+		return err
+	}
 	cur, err := o.Queue.Cursor(s.Name)
 	if err != nil {
 		return err
@@ -125,9 +130,12 @@ func (g *Gateway) addSink(s SinkSpec) error {
 	if err != nil {
 		return err
 	}
+	again := newReplayer(g.replays, s.Name, g.history, g.lanes)
+	again.filter = s.Filter
 	g.cursors = append(g.cursors, cur)
 	g.forward = append(g.forward, &forwarder{name: s.Name, typ: s.Type, sink: s.Sink, queue: cur, peek: cur, lanes: g.lanes, shares: shares,
-		replay: newReplayer(g.replays, s.Name, g.history, g.lanes), past: queuePast{o.Queue, cur}, letterbox: newLetterRunner(g.letters, s.Name, s.Sink),
+		replay: again, past: queuePast{o.Queue, cur}, letterbox: newLetterRunner(g.letters, s.Name, s.Sink),
+		filter: s.Filter, pace: pacing{max: s.Batch}, rewind: cur.Rewind,
 		dead: g.letters, gateway: o.ID, log: o.Log, clock: o.Clock,
 		link: newLink(o.Log.With("sink", s.Name), o.Clock), wait: backoff{min: retryMin, max: retryMax}})
 	return nil

@@ -131,7 +131,7 @@ func TestGatewayEndToEnd(t *testing.T) {
 	}
 	o := Options{
 		Sources: []SourceSpec{{Name: "deck", Type: "fake", Lane: LaneTelemetry, Source: emit(50)}, {Name: "bell", Type: "fake", Lane: LaneAlarm, Source: emit(3)}},
-		Sinks:   []SinkSpec{{"shore", "fake", shore}, {"lab", "fake", lab}},
+		Sinks:   []SinkSpec{{Name: "shore", Type: "fake", Sink: shore}, {Name: "lab", Type: "fake", Sink: lab}},
 	}
 	g := start(t, dir, o)
 	for _, got := range [][]string{shore.await(t, 53), lab.await(t, 53)} {
@@ -157,7 +157,7 @@ func TestGatewayEndToEnd(t *testing.T) {
 	checkLetter(t, dir, s.Queue.Generation)
 
 	again := newCollect() // after the restart nothing is sent twice
-	g = start(t, dir, Options{Sources: o.Sources[:1], Sinks: []SinkSpec{{"shore", "fake", again}}})
+	g = start(t, dir, Options{Sources: o.Sources[:1], Sinks: []SinkSpec{{Name: "shore", Type: "fake", Sink: again}}})
 	if got := again.await(t, 50); got[0] != "deck/1" || len(got) != 50 {
 		t.Errorf("after a restart %d records came, first %s", len(got), got[0])
 	}
@@ -191,7 +191,7 @@ func checkLetter(t *testing.T, dir, generation string) {
 func TestSlowSinkHoldsNobodyUp(t *testing.T) {
 	fast, slow := newCollect(), &fakeSink{send: func(ctx context.Context, _ *Batch) error { <-ctx.Done(); return ctx.Err() }}
 	g := start(t, t.TempDir(), Options{ShutdownTimeout: 300 * time.Millisecond,
-		Sources: []SourceSpec{{Name: "deck", Source: emit(100)}}, Sinks: []SinkSpec{{"slow", "fake", slow}, {"fast", "fake", fast}}})
+		Sources: []SourceSpec{{Name: "deck", Source: emit(100)}}, Sinks: []SinkSpec{{Name: "slow", Type: "fake", Sink: slow}, {Name: "fast", Type: "fake", Sink: fast}}})
 	fast.await(t, 100)
 	if err := g.stop(t); err != nil {
 		t.Error(err)
@@ -221,7 +221,7 @@ func TestShutdownHasADeadline(t *testing.T) {
 	sink := &fakeSink{send: func(context.Context, *Batch) error { <-free; return errFake }, close: func() error { hung.Done(); return nil }}
 	dir := t.TempDir()
 	g := start(t, dir, Options{ShutdownTimeout: 300 * time.Millisecond,
-		Sources: []SourceSpec{{Name: "deck", Source: source}}, Sinks: []SinkSpec{{"shore", "fake", sink}}})
+		Sources: []SourceSpec{{Name: "deck", Source: source}}, Sinks: []SinkSpec{{Name: "shore", Type: "fake", Sink: sink}}})
 	at := time.Now()
 	err := g.stop(t)
 	if err == nil || !strings.Contains(err.Error(), "stop sources: not done after 100ms") || !strings.Contains(err.Error(), "stop forwarders: not done") {

@@ -143,6 +143,12 @@ func (f *forwarder) unreadable(lane int, err error) {
 	f.parking.fresh = true
 }
 
+// isLater reports whether err only puts a batch off.
+func isLater(err error) bool {
+	var l *LaterError
+	return errors.As(err, &l)
+}
+
 // later gives the batch up when err is a *LaterError, and parks its lane.
 func (f *forwarder) later(err error) bool {
 	var l *LaterError
@@ -150,6 +156,11 @@ func (f *forwarder) later(err error) bool {
 		return false
 	}
 	pause := max(l.After, leastPark)
+	if f.letterbox.owns(f.batch) {
+		f.letterbox.postpone()
+		f.batch = nil
+		return true
+	}
 	if f.batch.Replayed {
 		f.replay.later(pause)
 		f.batch = nil

@@ -16,6 +16,8 @@ type replayer struct {
 	lanes []buffer.LaneInfo
 	bell  <-chan struct{}
 
+	filter *Filter // of the sink
+
 	job   *Replay       // its fields are guarded by store.mu; nil = none
 	asked ReplayRequest // of the job
 	at    int           // the lane of the job, in the order of its list
@@ -165,7 +167,7 @@ func (r *replayer) fill(b *Batch) (looked int) {
 		r.after = seq + 1
 		b.Items = append(b.Items, Item{Seq: seq})
 		it := &b.Items[len(b.Items)-1]
-		if p := r.chunk.Records[r.from]; r.dec.Decode(&it.Record, p) != nil || !r.asked.wants(&it.Record) {
+		if p := r.chunk.Records[r.from]; r.dec.Decode(&it.Record, p) != nil || !r.asked.wants(&it.Record) || !r.filter.wants(r.lanes[r.num].Name, &it.Record) {
 			b.Items = b.Items[:len(b.Items)-1] // what cannot be read was a dead letter before
 			r.skipped++
 		} else {

@@ -104,8 +104,8 @@ func (r *recorder) split() (live, replayed []again) {
 // because of a second sink that is never there.
 func openReplayed(t *testing.T, dir string, source Source, sink Sink) (*Gateway, *buffer.Log) {
 	t.Helper()
-	o := Options{ID: "ship-042", Sources: []SourceSpec{{Name: "deck", Lane: LaneTelemetry, Source: source}}, Sinks: []SinkSpec{{"shore", "fake", sink},
-		{"away", "fake", &fakeSink{connect: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }}}}}
+	o := Options{ID: "ship-042", Sources: []SourceSpec{{Name: "deck", Lane: LaneTelemetry, Source: source}}, Sinks: []SinkSpec{{Name: "shore", Type: "fake", Sink: sink},
+		{Name: "away", Type: "fake", Sink: &fakeSink{connect: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }}}}}
 	o.Queue = openQueue(t, dir, 64<<20)
 	var err error
 	if o.Dead, err = buffer.OpenShelf(buffer.ShelfOptions{Dir: dir, MaxBytes: 1 << 20}); err != nil {

@@ -62,16 +62,9 @@ func NewRules(list []Rule) (Transform, []*FieldError) {
 			break
 		}
 		c := rule{Rule: r}
-		for _, p := range []struct {
-			key, text string
-			into      *pattern
-		}{{"device", r.Device, &c.device}, {"name", r.Name, &c.name}, {"value", r.Value, &c.value}} {
-			var msg string
-			if *p.into, msg = newPattern(p.text); msg != "" {
-				bad(i, ".match."+p.key, msg, "write it as an MQTT topic filter, such as pump/+/alarm or deck/#")
-			}
-		}
-		c.check(func(key, msg, hint string) { bad(i, key, msg, hint) })
+		here := func(key, msg, hint string) { bad(i, key, msg, hint) }
+		c.compile(".match", here)
+		c.check(here)
 		if c.matchesAll() {
 			all = i
 		}
@@ -83,27 +76,48 @@ func NewRules(list []Rule) (Transform, []*FieldError) {
 	return t, nil
 }
 
-// check tells what of a rule cannot work and reads Equals.
-func (c *rule) check(bad func(key, msg, hint string)) {
+// patternHint says how a pattern is written.
+const patternHint = "write it as an MQTT topic filter, such as pump/+/alarm or deck/#"
+
+// compile makes the patterns ready; under is the key they stand under.
+func (c *rule) compile(under string, bad func(key, msg, hint string)) {
+	for _, p := range []struct {
+		key, text string
+		into      *pattern
+	}{{"device", c.Device, &c.device}, {"name", c.Name, &c.name}, {"value", c.Value, &c.value}} {
+		var msg string
+		if *p.into, msg = newPattern(p.text); msg != "" {
+			bad(under+"."+p.key, msg, patternHint)
+		}
+	}
+}
+
+// checkValue tells what of the conditions on values cannot work and reads Equals.
+func (c *rule) checkValue(under string, bad func(key, msg, hint string)) {
 	if c.Value == "" && (c.Above != nil || c.Below != nil || c.Equals != nil) {
-		bad(".match", "above, below and equals need value: the name of the signal", `value: "*" stands for any`)
+		bad(under, "above, below and equals need value: the name of the signal", `value: "*" stands for any`)
 	}
 	if c.Above != nil && c.Below != nil && *c.Above >= *c.Below {
-		bad(".match", fmt.Sprintf("no number is above %v and below %v", *c.Above, *c.Below), "two rules say one or the other")
+		bad(under, fmt.Sprintf("no number is above %v and below %v", *c.Above, *c.Below), "two rules say one or the other")
 	}
 	if c.Equals != nil && (c.Above != nil || c.Below != nil) {
-		bad(".match", "equals goes with neither above nor below", "")
-	}
-	switch {
-	case c.Drop && (c.Lane != 0 || len(c.Tags) > 0):
-		bad("", "lane and tags have no effect on records that are dropped", "remove them, or drop")
-	case !c.Drop && c.Lane == 0 && len(c.Tags) == 0:
-		bad("", "does nothing: needs lane, tags or drop", "to let such records pass by the rules below, give their lane")
+		bad(under, "equals goes with neither above nor below", "")
 	}
 	if c.Equals != nil {
 		if f, err := strconv.ParseFloat(*c.Equals, 64); err == nil {
 			c.number = &f
 		}
+	}
+}
+
+// check tells what of a rule cannot work.
+func (c *rule) check(bad func(key, msg, hint string)) {
+	c.checkValue(".match", bad)
+	switch {
+	case c.Drop && (c.Lane != 0 || len(c.Tags) > 0):
+		bad("", "lane and tags have no effect on records that are dropped", "remove them, or drop")
+	case !c.Drop && c.Lane == 0 && len(c.Tags) == 0:
+		bad("", "does nothing: needs lane, tags or drop", "to let such records pass by the rules below, give their lane")
 	}
 }
 

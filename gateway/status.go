@@ -153,14 +153,15 @@ type SinkStatus struct {
 	DeadLettered uint64     `json:"dead_lettered"` // refused for good, kept in the dead letters
 	Lost         uint64     `json:"lost"`          // evicted by the byte budget or unreadable; reported upstream
 	Waiting      uint64     `json:"waiting"`       // stored and not yet confirmed
-	Balanced     bool       `json:"balanced"`      // queued since the sink was first configured = the four above
+	Filtered     uint64     `json:"filtered"`      // left out by the filter of the sink
+	Balanced     bool       `json:"balanced"`      // queued since the sink was first configured = the five above
 	LastSent     *time.Time `json:"last_sent,omitempty"`
 	Facts        []Fact     `json:"facts,omitempty"`
 }
 
 // Books must balance: for each source, what it handed in since the start =
 // queued + filtered + refused + in flight; for each sink, what was queued since
-// it was first configured = sent + dead-lettered + lost + waiting.
+// it was first configured = sent + dead-lettered + lost + filtered + waiting.
 type Books struct {
 	In       int64  `json:"in"`       // records handed in by sources since the start
 	Filtered int64  `json:"filtered"` // of these, dropped by rules
@@ -214,7 +215,8 @@ func (f *forwarder) status(lanes []buffer.CursorStats) SinkStatus {
 	s := SinkStatus{Name: f.name, Type: f.typ, Link: f.link.status(), Balanced: true, Facts: append(factsOf(f.sink), f.parkedFacts()...)}
 	for _, c := range lanes {
 		s.Sent, s.DeadLettered, s.Lost, s.Waiting = s.Sent+c.Sent, s.DeadLettered+c.Dead, s.Lost+c.Lost, s.Waiting+c.Waiting
-		s.Balanced = s.Balanced && c.From+c.Sent+c.Dead+c.Lost+c.Waiting == c.End
+		s.Filtered += c.Filtered
+		s.Balanced = s.Balanced && c.From+c.Sent+c.Dead+c.Lost+c.Filtered+c.Waiting == c.End
 	}
 	if last := f.lastSent.Load(); last != 0 {
 		t := time.Unix(0, last)

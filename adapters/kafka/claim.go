@@ -144,12 +144,12 @@ func (s *Sink) ready(b *gateway.Batch) error {
 	if c == nil {
 		return nil
 	}
-	if err := c.start(); err != nil {
-		return &gateway.LaterError{After: askAgain, Err: fmt.Errorf("%s: %w", c.addr, err)}
-	}
 	clear(c.refs)
 	if b.Letters != nil { // what goes to the dead-letter topic is cut instead
 		return nil
+	}
+	if err := c.start(); err != nil {
+		return &gateway.LaterError{After: askAgain, Err: fmt.Errorf("%s: %w", c.addr, err)}
 	}
 	var waits error
 	waiting := 0

@@ -127,10 +127,11 @@ func (s *Sink) clientConfig() (*sarama.Config, error) {
 	conf.Metadata.AllowAutoTopicCreation = c.AutoCreate
 	conf.Metadata.RefreshFrequency = 0 // no traffic while idle; see topic.stale
 	conf.Metadata.Retry.Max = 0        // it would sleep without a context; Send tries again
-	conf.Metadata.Timeout = c.RequestTimeout + c.DialTimeout
+	patience := s.patience.of(c.RequestTimeout)
+	conf.Metadata.Timeout = patience + c.DialTimeout
 	conf.Net.MaxOpenRequests = 1
 	conf.Net.DialTimeout = c.DialTimeout
-	conf.Net.ReadTimeout = c.RequestTimeout + c.RequestTimeout/4 + answerSlack
+	conf.Net.ReadTimeout = patience + patience/4 + answerSlack
 	conf.Net.WriteTimeout = conf.Net.ReadTimeout
 	if err := s.secure.creds.Load(); err != nil {
 		return nil, err

@@ -51,6 +51,7 @@ func (s *Sink) Send(ctx context.Context, b *gateway.Batch) error {
 	if err := s.ready(b); err != nil {
 		return err
 	}
+	s.patience.begin()
 	s.take(b)
 	if s.job.placed {
 		s.learnSchemas(ctx)
@@ -119,6 +120,7 @@ func (s *Sink) giveUp(ctx context.Context, r *round) error {
 	}
 	if r.lost {
 		s.sess.broken = true
+		s.patience.lost(r.err, s.cfg.RequestTimeout)
 	} else {
 		s.rollBack(ctx)
 	}
@@ -160,6 +162,7 @@ func (s *Sink) finish() error {
 		s.lettersSent()
 	}
 	s.claims.finished(s.job.batch, s.env.GatewayID)
+	s.patience.kept(s.cfg.RequestTimeout)
 	s.endJob("records in doubt were given up")
 	if len(refused) == 0 {
 		return nil

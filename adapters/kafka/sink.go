@@ -54,6 +54,8 @@ type Sink struct {
 	lostCoordinator bool          // the network failed: look the coordinators up again
 	trip            time.Duration // of the last request to the coordinator
 
+	patience patience
+
 	fault func(point string) // tests only: called at each step of a transaction; it may not return
 }
 

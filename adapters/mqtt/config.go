@@ -39,8 +39,8 @@ func defaults() *Config {
 
 // Adapter returns the entry for the list of adapters.
 func Adapter() gateway.Adapter {
-	return gateway.Adapter{Type: "mqtt", Doc: "Reads an MQTT 3.1.1 broker as a client with a persistent session.",
-		NewSource: func() gateway.SourceConfig { return defaults() }}
+	return gateway.Adapter{Type: "mqtt", Doc: "Reads an MQTT 3.1.1 broker as a client with a persistent session, or forwards to one at QoS 1.",
+		NewSource: func() gateway.SourceConfig { return defaults() }, NewSink: func() gateway.SinkConfig { return sinkDefaults() }}
 }
 
 // schemes are the URL schemes, and whether the connection is secured.
@@ -54,7 +54,7 @@ func (c *Config) Validate() error {
 	bad := func(key, hint, format string, args ...any) {
 		errs = append(errs, &gateway.FieldError{Key: key, Msg: fmt.Sprintf(format, args...), Hint: hint})
 	}
-	c.validateURL(bad)
+	validateURL(c.URL, c.TLS, bad)
 	if len(c.Topics) == 0 {
 		bad("topics", "\"#\" reads everything", "list at least one topic filter")
 	}
@@ -86,8 +86,8 @@ func (c *Config) Validate() error {
 }
 
 // validateURL checks the address of the broker.
-func (c *Config) validateURL(bad func(key, hint, format string, args ...any)) {
-	u, err := url.Parse(c.URL)
+func validateURL(text string, opts *gateway.TLS, bad func(key, hint, format string, args ...any)) {
+	u, err := url.Parse(text)
 	if err != nil {
 		u = &url.URL{}
 	}
@@ -96,15 +96,15 @@ func (c *Config) validateURL(bad func(key, hint, format string, args ...any)) {
 	port, err := strconv.Atoi(u.Port())
 	switch {
 	case !known || u.Hostname() == "" || u.Opaque != "":
-		bad("url", "for example tcp://127.0.0.1:1883", "%q is not a broker's address: tcp, tls, ws or wss, a host and a port are needed", c.URL)
+		bad("url", "for example tcp://127.0.0.1:1883", "%q is not a broker's address: tcp, tls, ws or wss, a host and a port are needed", text)
 	case (u.Port() != "" || !web) && (err != nil || port < 1 || port > 65535):
-		bad("url", "MQTT has 1883, with TLS 8883", "%q needs a port, 1 to 65535", c.URL)
+		bad("url", "MQTT has 1883, with TLS 8883", "%q needs a port, 1 to 65535", text)
 	case u.User != nil:
 		bad("url", "use user and password", "must not carry credentials")
 	case !web && (u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != ""):
-		bad("url", "list topics under topics", "%q has something behind the port", c.URL)
+		bad("url", "list topics under topics", "%q has something behind the port", text)
 	}
-	if c.TLS != nil && known && !secured {
+	if opts != nil && known && !secured {
 		bad("tls", "use tls:// or wss://", "has no effect with a %s:// address", u.Scheme)
 	}
 }

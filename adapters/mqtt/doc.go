@@ -1,4 +1,6 @@
-// Package mqtt reads an MQTT 3.1.1 broker: a source for package gateway.
+// Package mqtt reads an MQTT 3.1.1 broker: a source for package gateway. It also
+// publishes to one: a sink (sink.go, uplink.go), which keeps over connections
+// what of a batch the broker has confirmed.
 //
 // # How a message travels
 //

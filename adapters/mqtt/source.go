@@ -2,7 +2,6 @@ package mqtt
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -33,11 +32,9 @@ type source struct {
 	name     string
 	clientID string
 	url      *url.URL
-	creds    *gateway.Credentials
-	tls      func() *tls.Config // of creds; tests set it
 	log      *slog.Logger
-	pace     func(net.Conn) net.Conn // wraps a TCP connection
-	drainFor time.Duration           // drainWait; tests set it
+	drainFor time.Duration // drainWait; tests set it
+	dialer
 
 	lookEvery time.Duration // how often files are looked at; tests set it
 }
@@ -48,25 +45,14 @@ func (c *Config) Source(env gateway.Env) (gateway.Source, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mqtt %s: %w", env.Name, err)
 	}
-	s := &source{cfg: *c, drainFor: drainWait, lookEvery: lookWait, name: env.Name, clientID: c.ClientID, url: u, log: env.Log, pace: newPaced}
+	s := &source{cfg: *c, drainFor: drainWait, lookEvery: lookWait, name: env.Name, clientID: c.ClientID, url: u, log: env.Log}
 	if s.clientID == "" {
 		s.clientID = "waystation-" + env.GatewayID + "-" + env.Name
 	}
-	var secured *gateway.TLS
-	if schemes()[u.Scheme] {
-		if secured = c.TLS; secured == nil {
-			secured = &gateway.TLS{}
-		}
-	}
-	var secrets []gateway.NamedSecret
-	if c.Password != "" {
-		secrets = append(secrets, gateway.NamedSecret{Option: "password", Secret: c.Password})
-	}
-	s.creds = gateway.NewCredentials(env.Dir, secured, secrets...)
-	if err := s.creds.Load(); err != nil {
+	if s.dialer, err = newDialer(u, c.TLS, env.Dir, c.Password); err != nil {
 		return nil, fmt.Errorf("mqtt %s: %w", env.Name, err)
 	}
-	s.tls = s.creds.TLS
+	s.timeout, s.pace = c.Timeout, newPaced
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -116,9 +102,6 @@ func (s *source) Run(ctx context.Context, in *gateway.Intake) error {
 
 // Facts implements gateway.Reporter.
 func (s *source) Facts() []gateway.Fact { return s.creds.Facts(time.Now()) }
-
-// password is what the broker is told.
-func (s *source) password() string { return s.creds.Secret(0) }
 
 // run is the state of one connection.
 type run struct {

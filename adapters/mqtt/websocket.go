@@ -14,7 +14,7 @@ import (
 
 // dialWebsocket opens a WebSocket (MQTT 3.1.1 section 6). paho's own dialler
 // cannot be interrupted.
-func (s *source) dialWebsocket(ctx context.Context, u *url.URL) (net.Conn, error) {
+func (s *dialer) dialWebsocket(ctx context.Context, u *url.URL) (net.Conn, error) {
 	var under net.Conn
 	stop := func() bool { return true }
 	d := websocket.Dialer{Proxy: http.ProxyFromEnvironment, TLSClientConfig: s.tls(), Subprotocols: []string{"mqtt"},

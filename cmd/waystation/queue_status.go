@@ -69,6 +69,8 @@ type cursorView struct {
 	Sent    uint64 `json:"sent"`
 	Dead    uint64 `json:"dead_lettered"`
 	Lost    uint64 `json:"lost"`
+
+	Filtered uint64 `json:"filtered"`
 }
 
 type lossView struct {
@@ -125,7 +127,7 @@ func viewOf(q *buffer.Queue) *queueView {
 			l.Segments = append(l.Segments, viewOfSegment(&s))
 		}
 		for _, c := range ln.Cursors {
-			l.Cursors = append(l.Cursors, cursorView{c.Name, c.Next, c.Waiting, c.Sent, c.Dead, c.Lost})
+			l.Cursors = append(l.Cursors, cursorView{c.Name, c.Next, c.Waiting, c.Sent, c.Dead, c.Lost, c.Filtered})
 		}
 		v.Lanes = append(v.Lanes, l)
 	}
@@ -178,10 +180,10 @@ func (v *queueView) text(out io.Writer) error {
 		}
 		_, _ = fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\t%s\n", l.Lane, held, len(l.Segments), gateway.Size(l.Bytes), stampOf(l.Oldest), stampOf(l.To), of)
 	}
-	_, _ = fmt.Fprintln(w, "\t\nSINK\tLANE\tWAITING\tSENT\tDEAD\tLOST\tNEXT SEQ")
+	_, _ = fmt.Fprintln(w, "\t\nSINK\tLANE\tWAITING\tSENT\tDEAD\tLOST\tFILTERED\tNEXT SEQ")
 	for _, l := range v.Lanes {
 		for _, c := range l.Cursors {
-			_, _ = fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\t%d\n", c.Sink, l.Lane, c.Waiting, c.Sent, c.Dead, c.Lost, c.Next)
+			_, _ = fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\n", c.Sink, l.Lane, c.Waiting, c.Sent, c.Dead, c.Lost, c.Filtered, c.Next)
 		}
 	}
 	if err := w.Flush(); err != nil {

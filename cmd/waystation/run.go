@@ -149,7 +149,7 @@ func build(cfg *config.Config, log *slog.Logger) (*gateway.Gateway, *buffer.Shel
 		if err != nil {
 			return nil, nil, err
 		}
-		o.Sinks = append(o.Sinks, gateway.SinkSpec{Name: s.Name, Type: s.Type, Sink: sink})
+		o.Sinks = append(o.Sinks, gateway.SinkSpec{Name: s.Name, Type: s.Type, Sink: sink, Filter: s.Filter, Batch: s.Batch})
 	}
 	q, err := queueOptions(cfg, log)
 	if err != nil {

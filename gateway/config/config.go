@@ -100,6 +100,8 @@ type Source struct {
 type Sink struct {
 	Name   string
 	Type   string
+	Filter *gateway.Filter     // nil = every record
+	Batch  gateway.BatchLimits // zero = the gateway decides
 	Config gateway.SinkConfig
 }
 

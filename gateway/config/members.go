@@ -21,6 +21,9 @@ type sourceShared struct {
 type sinkShared struct {
 	Name string `yaml:"name" example:"shore" doc:"Name of this sink, unique over all sinks. Its place in the queue is kept under this name."`
 	Type string `yaml:"type" doc:"What it connects to."`
+
+	Filter filterConfig `yaml:"filter" doc:"Which records this sink is sent. Left out: all of them."`
+	Batch  batchConfig  `yaml:"batch" doc:"How many records are sent at once. Left out: the gateway finds what suits the link."`
 }
 
 // role says which half of an adapter is meant.
@@ -149,7 +152,7 @@ func (f *filler) sink(item *node, path string) string {
 	f.decodeInto(item, path, shared, own)
 	f.checkName(item, path, shared.Name)
 	f.validate(item, path, own.Validate)
-	f.cfg.Sinks = append(f.cfg.Sinks, Sink{Name: shared.Name, Type: a.Type, Config: own})
+	f.cfg.Sinks = append(f.cfg.Sinks, Sink{Name: shared.Name, Type: a.Type, Filter: f.filter(item, path, &shared.Filter), Batch: f.batch(item, path, shared.Batch), Config: own})
 	return shared.Name
 }
 

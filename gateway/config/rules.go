@@ -36,11 +36,7 @@ func (f *filler) rules(item *node, path string, list []ruleConfig) gateway.Trans
 		at := fmt.Sprintf("rules[%d]", i)
 		r := gateway.Rule{Device: c.Match.Device, Name: c.Match.Name, Value: c.Match.Value, Above: c.Match.Above, Below: c.Match.Below,
 			Equals: c.Match.Equals, Drop: c.Drop, Tags: f.tags(f.root, join(path, at), c.Tags)}
-		for q := gateway.Good; q <= gateway.Bad; q++ {
-			if q.String() == c.Match.Quality {
-				r.Quality = &q
-			}
-		}
+		r.Quality = qualityOf(c.Match.Quality)
 		if c.Lane != "" {
 			r.Lane = f.lane(item, path, at+".lane", c.Lane).Choice()
 		}

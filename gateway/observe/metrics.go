@@ -58,6 +58,7 @@ func metricTable() [][]string {
 		{"sink_records_sent_total", "Records confirmed by the far side, over the life of the queue.", "sink"},
 		{"sink_records_dead_lettered_total", "Records refused for good, over the life of the queue.", "sink"},
 		{"sink_records_lost_total", "Records evicted or unreadable before they were sent, over the life of the queue.", "sink"},
+		{"sink_records_filtered_total", "Records left out by the filter of the sink, over the life of the queue.", "sink"},
 		{"sink_records_waiting", "Records stored and not yet confirmed.", "sink"},
 		{"sink_warning", "1 for each thing that a sink says needs a person, such as a certificate that ends soon.", "sink", "fact"},
 		{"sink_ends_timestamp_seconds", "When something of the sink ends, such as a certificate, Unix time.", "sink", "fact"},
@@ -71,7 +72,7 @@ func metricTable() [][]string {
 		{"dead_letters_evicted_total", "Dead letters deleted since the start to keep their budget."},
 		{"dead_letters_delivered_total", "Dead letters confirmed when they were sent again, since the start."},
 		{"dead_letters_dropped_total", "Dead letters dropped by a person since the start."},
-		{"books_balanced", "1 while queued = sent + dead-lettered + lost + waiting holds for every sink."},
+		{"books_balanced", "1 while queued = sent + dead-lettered + lost + filtered + waiting holds for every sink."},
 		{"clock_trusted", "1 while the clock of this machine is believed."},
 	}
 }
@@ -121,6 +122,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		put("sink_records_sent_total", counter, float64(k.Sent), k.Name)
 		put("sink_records_dead_lettered_total", counter, float64(k.DeadLettered), k.Name)
 		put("sink_records_lost_total", counter, float64(k.Lost), k.Name)
+		put("sink_records_filtered_total", counter, float64(k.Filtered), k.Name)
 		put("sink_records_waiting", gauge, float64(k.Waiting), k.Name)
 		for _, x := range k.Facts {
 			if x.Warn {

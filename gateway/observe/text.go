@@ -35,7 +35,11 @@ func Text(w io.Writer, s *gateway.Status) error {
 	queueText(s, p)
 	for i := range s.Sinks {
 		k := &s.Sinks[i]
-		p("sink\t%s\t%s\t%d sent, %d waiting, %d dead letters, %d lost", k.Name, k.State, k.Sent, k.Waiting, k.DeadLettered, k.Lost)
+		filtered := ""
+		if k.Filtered > 0 {
+			filtered = fmt.Sprintf(", %d filtered", k.Filtered)
+		}
+		p("sink\t%s\t%s\t%d sent, %d waiting, %d dead letters, %d lost%s", k.Name, k.State, k.Sent, k.Waiting, k.DeadLettered, k.Lost, filtered)
 		factsText(k.Facts, p)
 	}
 	return tw.Flush()

@@ -19,6 +19,7 @@ type Options struct {
 	TLS    *tls.Config                      // secures the connections; nil for plain ones
 	Auth   func(user, password string) bool // who may connect; nil for everybody
 	Refuse func(filter string) bool         // filters that are answered with 0x80; nil for none
+	Poison func(topic, payload string) bool // a message on which the connection is closed; nil for none
 	OnSent func(e Event)                    // called for every PUBLISH that goes out; must not block
 	OnAck  func(e Event)                    // called for every PUBACK and PUBREC that comes in; must not block
 }
@@ -42,6 +43,7 @@ type Broker struct {
 	hole   chan struct{} // open while everything is swallowed; nil when nothing is
 	closed bool
 	events []Event
+	taken  []Event // published by clients
 	change chan struct{}
 }
 

@@ -1,6 +1,7 @@
 package mqtttest
 
 import (
+	"errors"
 	"log/slog"
 	"sync"
 
@@ -22,7 +23,7 @@ func (r *rules) ID() string { return "rules" }
 // Provides implements mochi.Hook.
 func (r *rules) Provides(b byte) bool {
 	switch b {
-	case mochi.OnConnectAuthenticate, mochi.OnACLCheck, mochi.OnPublish, mochi.OnSessionEstablish, mochi.OnSessionEstablished:
+	case mochi.OnConnectAuthenticate, mochi.OnACLCheck, mochi.OnPublish, mochi.OnSessionEstablish, mochi.OnSessionEstablished, mochi.OnPacketRead:
 		return true
 	}
 	return false
@@ -40,10 +41,46 @@ func (r *rules) OnACLCheck(_ *mochi.Client, topic string, write bool) bool {
 
 // OnPublish implements mochi.Hook. pubMu is held by Broker.Publish.
 func (r *rules) OnPublish(cl *mochi.Client, pk packets.Packet) (packets.Packet, error) {
+	if !cl.Net.Inline {
+		r.b.take(event(pk.FixedHeader.Type<<4, nil), pk)
+	}
 	if cl.Net.Inline { // not more than 18 hours off, or mochi lets it expire
 		pk.Created = pk.Created&^0xffff + r.b.number&0xffff
 	}
 	return pk, nil
+}
+
+// OnPacketRead implements mochi.Hook.
+func (r *rules) OnPacketRead(cl *mochi.Client, pk packets.Packet) (packets.Packet, error) {
+	if poison := r.b.opts.Poison; poison != nil && pk.FixedHeader.Type == packets.Publish && poison(pk.TopicName, string(pk.Payload)) {
+		cl.Stop(errPoison)
+		return pk, packets.ErrRejectPacket
+	}
+	return pk, nil
+}
+
+var errPoison = errors.New("poison")
+
+// take keeps a message that a client published.
+func (b *Broker) take(e Event, pk packets.Packet) {
+	e.Topic, e.Payload, e.ID = pk.TopicName, string(pk.Payload), pk.PacketID
+	if pk.FixedHeader.Dup {
+		e.First |= 1 << 3
+	}
+	if pk.FixedHeader.Retain {
+		e.First |= 1
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.taken = append(b.taken, e)
+	b.changed()
+}
+
+// Taken returns the messages that clients published and the broker took, in order.
+func (b *Broker) Taken() []Event {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.taken[:len(b.taken):len(b.taken)]
 }
 
 // OnSessionEstablish implements mochi.Hook. mochi loses what is published

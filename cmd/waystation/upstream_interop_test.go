@@ -1,0 +1,168 @@
+//go:build interop
+
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/waystation-iot/waystation/cmd/waystation/peers"
+	"github.com/waystation-iot/waystation/gateway"
+)
+
+// TestMosquittoUpstream forwards to a second mosquitto that is stopped, started
+// and held up under load; mosquitto_sub, with a session of its own, sees every
+// message, in order, and again only what was on its way.
+func TestMosquittoUpstream(t *testing.T) {
+	const messages, window, faults = 20_000, 64, 4
+	dir := t.TempDir()
+	deck, err := peers.StartMosquitto(mkdir(t, dir, "deck"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = deck.Kill() })
+	shore, err := peers.StartMosquitto(mkdir(t, dir, "shore"), peers.MosquittoSet("persistence", "true"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = shore.Kill() })
+	var got atomic.Int64
+	result := subscribeUpstream(t, shore.Addr, &got)
+	g := startGateway(t, upstreamConfig(t, dir, deck.Addr, shore.Addr))
+	g.await("up", 30*time.Second, func(s *gateway.Status) bool {
+		return s.Sources[0].State == gateway.Up && s.Sinks[0].State == gateway.Up
+	})
+	var lines [][]byte
+	for n := range messages {
+		lines = append(lines, []byte(strconv.Itoa(n)))
+	}
+	sentences(t, deck.Addr, lines[:messages/2])
+	sent := make(chan bool)
+	go func() { defer close(sent); sentences(t, deck.Addr, lines[messages/2:]) }()
+	for i := range faults {
+		at := uint64((i + 1) * messages / (faults + 2))
+		g.await("more to be sent", time.Minute, func(s *gateway.Status) bool { return s.Sinks[0].Sent >= at })
+		down, up := shore.Stop, shore.Start
+		if i%2 == 1 {
+			down, up = shore.Pause, shore.Resume
+		}
+		if err := down(); err != nil {
+			t.Fatal(err)
+		}
+		g.await("the loss to be seen", time.Minute, func(s *gateway.Status) bool {
+			return s.Sinks[0].State == gateway.Down || s.Sinks[0].Waiting == 0
+		})
+		if err := up(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-sent
+	s := g.await("all sent", 3*time.Minute, func(s *gateway.Status) bool {
+		return s.Sources[0].Queued >= messages && s.Sinks[0].Waiting == 0
+	})
+	if !s.Books.Balanced || s.Sinks[0].Lost != 0 || s.Sinks[0].DeadLettered != 0 {
+		t.Errorf("books: %+v", s.Sinks)
+	}
+	if code := g.stop(); code != exitGood {
+		t.Errorf("exit code %d after SIGTERM\n%s", code, g.output())
+	}
+	repeats := result(messages)
+	t.Logf("%d messages, %d repeats after %d faults", messages, repeats, faults)
+	if most := faults * (window + 100); repeats > most { // mosquitto repeats what it had on its way to mosquitto_sub
+		t.Errorf("%d repeats, at most %d were on their way", repeats, most)
+	}
+}
+
+// subscribeUpstream runs mosquitto_sub. The function it returns waits until n
+// numbers from 0 on were seen, checks their order and counts the repeats.
+func subscribeUpstream(t *testing.T, addr string, got *atomic.Int64) func(n int) (repeats int) {
+	t.Helper()
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	probe := exec.Command("mosquitto_pub", "-h", host, "-p", port, "-q", "1", "-r", "-t", "shore/probe", "-m", "here")
+	if text, err := probe.CombinedOutput(); err != nil {
+		t.Fatalf("mosquitto_pub: %v: %s", err, text)
+	}
+	cmd := exec.Command("mosquitto_sub", "-h", host, "-p", port, "-q", "1", "-c", "-i", "judge", "-t", "shore/#", "-F", "%p")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	seen, last, repeats, disorder := map[int]bool{}, -1, 0, ""
+	ended, ready := make(chan bool), make(chan bool, 1)
+	go func() {
+		defer close(ended)
+		for in := bufio.NewScanner(out); in.Scan(); {
+			if in.Text() == "here" { // retained: it comes with every subscription
+				select {
+				case ready <- true:
+				default:
+				}
+				continue
+			}
+			n, err := strconv.Atoi(in.Text())
+			switch {
+			case err != nil:
+				disorder = "not ours: " + in.Text()
+			case seen[n]:
+				repeats++
+			case n < last:
+				disorder = fmt.Sprintf("%d came first after %d", n, last)
+			}
+			last, seen[n] = max(last, n), true
+			got.Store(int64(len(seen)))
+		}
+	}()
+	t.Cleanup(func() { _ = cmd.Process.Kill(); <-ended; _ = cmd.Wait() })
+	select {
+	case <-ready:
+	case <-time.After(20 * time.Second):
+		t.Fatal("mosquitto_sub has not subscribed after 20s")
+	}
+	return func(n int) int {
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for end := time.Now().Add(time.Minute); got.Load() < int64(n) && time.Now().Before(end); {
+			<-tick.C
+		}
+		_ = cmd.Process.Kill()
+		<-ended
+		if len(seen) != n || disorder != "" {
+			t.Errorf("mosquitto_sub saw %d of %d messages; %s", len(seen), n, disorder)
+		}
+		return repeats
+	}
+}
+
+// upstreamConfig writes a configuration that forwards from one broker to another.
+func upstreamConfig(t *testing.T, dir, from, to string) string {
+	t.Helper()
+	path := filepath.Join(dir, "waystation.yaml")
+	text := fmt.Sprintf(`gateway: {id: test-gateway}
+buffer: {dir: ./queue, max_bytes: 1GiB}
+http: {listen: "127.0.0.1:0"}
+sources:
+  - {name: plant, type: mqtt, url: "tcp://%s", topics: ["#"]}
+sinks:
+  - {name: shore, type: mqtt, url: "tcp://%s", topic: "shore/{name}", encoding: raw, keep_alive: 2s}
+`, from, to)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
