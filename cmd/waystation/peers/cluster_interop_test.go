@@ -1,0 +1,106 @@
+//go:build interop
+
+package peers
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/IBM/sarama"
+
+	"github.com/waystation-iot/waystation/cmd/waystation/peers/link"
+)
+
+// TestPeersKafkaCluster writes to a cluster over an emulated link while the
+// leader moves, is killed, and another node is frozen.
+func TestPeersKafkaCluster(t *testing.T) {
+	line := link.New(link.Profile{Delay: 5 * time.Millisecond}, 1)
+	t.Cleanup(line.Close)
+	way := &Way{Name: "LINK", Via: line.Forward}
+	began := time.Now()
+	c, err := StartKafkaCluster(t.TempDir(), 3, []*Way{way},
+		KafkaSet("broker.session.timeout.ms", "3000"), KafkaSet("broker.heartbeat.interval.ms", "500"), KafkaSet("replica.lag.time.max.ms", "3000"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Kill() })
+	t.Logf("the cluster answers after %s", time.Since(began).Round(time.Millisecond))
+	if err := c.CreateTopic("t", 1, nil); err != nil {
+		t.Fatal(err)
+	}
+	config := producerConfig()
+	config.Producer.Retry.Max = 100
+	config.Net.ReadTimeout, config.Net.DialTimeout = 3*time.Second, 3*time.Second
+	producer, err := sarama.NewSyncProducer(way.Addrs(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = producer.Close() })
+	n := 0
+	send := func(what string) {
+		t.Helper()
+		began := time.Now()
+		if _, _, err := producer.SendMessage(&sarama.ProducerMessage{Topic: "t", Value: sarama.StringEncoder("x")}); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		n++
+		t.Logf("%s: written after %s", what, time.Since(began).Round(time.Millisecond))
+	}
+	send("at first")
+	leader, err := c.Leader("t", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := c.Node(leader.ID%3 + 1)
+	if err := c.MoveLeader("t", []int32{0}, other.ID); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := poll(ctx, nil, func() error {
+		if now, err := c.Leader("t", 0); err != nil || now.ID != other.ID {
+			return errors.New("not moved")
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	send("after a move")
+	if err := other.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	send("after a kill of the leader")
+	if err := other.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := poll(ctx, nil, func() error { return c.InSync("t") }); err != nil {
+		t.Fatal(err)
+	}
+	if leader, err = c.Leader("t", 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := leader.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	send("after a freeze of the leader")
+	if err := leader.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"a", "b"} {
+		if _, err := c.TransactionCoordinator(id); err != nil {
+			t.Error(err)
+		}
+		if _, err := c.GroupCoordinator(id); err != nil {
+			t.Error(err)
+		}
+	}
+	got, err := Kcat(ctx, c.Addr(), "t")
+	if err != nil || len(got) != n {
+		t.Errorf("kcat read %d records, %v, want %d", len(got), err, n)
+	}
+	if line.Sent() == 0 || line.Received() == 0 {
+		t.Error("the link carried nothing")
+	}
+}
