@@ -1,0 +1,82 @@
+//go:build interop
+
+package main
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"github.com/waystation-iot/waystation/cmd/waystation/peers"
+)
+
+// brokerFaults begins what happens to the brokers in a round, all in the
+// background; awaitHealed returns when it is over and all brokers serve.
+func (r *chaosRig) brokerFaults(schedules []*schedule, random *rand.Rand) {
+	tell := func(format string, args ...any) {
+		for _, s := range schedules {
+			s.log(format, args...)
+		}
+	}
+	start := 1500*time.Millisecond + time.Duration(random.Int64N(int64(2*time.Second)))
+	victim := schedules[random.IntN(len(schedules))]
+	kind := random.IntN(10)
+	span := time.Duration(random.Int64N(int64(4*time.Second))) + 300*time.Millisecond
+	moves := random.IntN(3)
+	to := make([]int32, moves)
+	gaps := make([]time.Duration, moves)
+	for i := range moves {
+		to[i] = 1 + random.Int32N(3)
+		gaps[i] = time.Duration(random.Int64N(int64(2 * time.Second)))
+	}
+	pick := random.IntN(3)
+	r.weather.Go(func() {
+		<-time.After(start)
+		node := r.pick(victim, pick)
+		switch {
+		case kind < 3:
+			tell("kill -9 of broker %d", node.ID)
+			r.check(node.Kill())
+			r.check(node.Start())
+			tell("broker %d serves again", node.ID)
+		case kind < 7:
+			tell("broker %d frozen for %s", node.ID, span)
+			r.check(node.Pause())
+			<-time.After(span)
+			r.check(node.Resume())
+			tell("broker %d goes on", node.ID)
+		}
+	})
+	r.weather.Go(func() {
+		for i := range moves {
+			<-time.After(gaps[i])
+			tell("leaders of %s move to broker %d", victim.topic, to[i])
+			if err := r.cluster.MoveLeader(victim.topic, []int32{0, 1}, to[i]); err != nil {
+				tell("they did not: %v", err) // while a broker is down that is in order
+			}
+		}
+	})
+}
+
+// pick chooses a broker that matters: a leader, a coordinator, or any.
+func (r *chaosRig) pick(victim *schedule, how int) *peers.KafkaNode {
+	var node *peers.KafkaNode
+	var err error
+	switch how {
+	case 0:
+		node, err = r.cluster.Leader(victim.topic, 0)
+	case 1:
+		node, err = r.cluster.TransactionCoordinator(victim.name)
+	default:
+		return r.cluster.Nodes[len(victim.topic)%3]
+	}
+	if err != nil || node == nil {
+		return r.cluster.Nodes[0]
+	}
+	return node
+}
+
+func (r *chaosRig) check(err error) {
+	if err != nil {
+		r.t.Error(err)
+	}
+}
