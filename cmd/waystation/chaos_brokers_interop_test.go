@@ -57,7 +57,7 @@ func (r *chaosRig) brokerFaults(schedules []*schedule, random *rand.Rand) {
 	})
 }
 
-// pick chooses a broker that matters: a leader, a coordinator, or any.
+// pick chooses a broker that matters: a leader, or a coordinator of the gateway.
 func (r *chaosRig) pick(victim *schedule, how int) *peers.KafkaNode {
 	var node *peers.KafkaNode
 	var err error
@@ -65,9 +65,9 @@ func (r *chaosRig) pick(victim *schedule, how int) *peers.KafkaNode {
 	case 0:
 		node, err = r.cluster.Leader(victim.topic, 0)
 	case 1:
-		node, err = r.cluster.TransactionCoordinator(victim.name)
+		node, err = r.cluster.TransactionCoordinator("waystation-" + victim.name + "-centre")
 	default:
-		return r.cluster.Nodes[len(victim.topic)%3]
+		node, err = r.cluster.GroupCoordinator("waystation-" + victim.name + "-centre-telemetry")
 	}
 	if err != nil || node == nil {
 		return r.cluster.Nodes[0]

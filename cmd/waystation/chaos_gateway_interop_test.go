@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -127,6 +125,13 @@ func (k *keptGateway) kill(pause time.Duration, failpoint string) {
 	}
 }
 
+// rest has the next life begin so long after the present one ends by itself.
+func (k *keptGateway) rest(pause time.Duration) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.pause = pause
+}
+
 // calm lets it live from now on.
 func (k *keptGateway) calm() {
 	k.mu.Lock()
@@ -202,31 +207,29 @@ func (k *keptGateway) output() string {
 
 func last(text string, n int) string { return text[max(0, len(text)-n):] }
 
-// gatewayConfig is what the interop tests vary.
-type gatewayConfig struct {
-	id, mqtt, topics string
-	brokers          []string
-	topic            string
-	more             string // further options of the sink, ", key: value"
-}
-
-// write writes the configuration into dir and returns its path.
-func (c gatewayConfig) write(t testing.TB, dir string) string {
+// publishEach publishes messages of chaosDevices, numbered from first, a few at
+// a time so that they make several batches.
+func publishEach(t testing.TB, mqtt, name string, first, each int) {
 	t.Helper()
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	p, err := newPublisher(mqtt, fmt.Sprintf("load-%s-%d", name, first), 200)
+	if err != nil {
 		t.Fatal(err)
 	}
-	text := fmt.Sprintf(`gateway: {id: %s}
-buffer: {dir: ./queue, max_bytes: 256MiB}
-http: {listen: "127.0.0.1:0"}
-sources:
-  - {name: plant, type: mqtt, url: "tcp://%s", topics: ["%s"]}
-sinks:
-  - {name: centre, type: kafka, brokers: ["%s"], topic: "%s"%s}
-`, c.id, c.mqtt, c.topics, strings.Join(c.brokers, `", "`), c.topic, c.more)
-	path := filepath.Join(dir, "waystation.yaml")
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for n := first; n < first+each; n++ {
+		<-tick.C
+		for d := range chaosDevices {
+			key := chaosKey(name, d)
+			if err := p.publish(key, fmt.Appendf(nil, `{"device":"%s","n":%d,"state":"running"}`, key, n)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := p.out.Flush(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := p.finish(); err != nil {
 		t.Fatal(err)
 	}
-	return path
 }

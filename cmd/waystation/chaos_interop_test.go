@@ -26,6 +26,8 @@ const (
 	// is asked of it: without it records may come again under the same seq.
 	chaosDelivery = ""
 	exactlyOnce   = false
+	// positionTopic is where the sink copies its position to, when it exists.
+	positionTopic = "waystation.positions"
 )
 
 // chaosRig is what all schedules share: a cluster, a broker and links.
@@ -45,6 +47,7 @@ type chaosRig struct {
 // cluster of three, and has three foreign consumers judge what arrived.
 // WAYSTATION_SCHEDULES is how many, WAYSTATION_SEED repeats a run.
 func TestChaosInterop(t *testing.T) {
+	t.Parallel()
 	schedules := int(envNumber(t, "WAYSTATION_SCHEDULES", chaosSchedules))
 	seed := envNumber(t, "WAYSTATION_SEED", uint64(time.Now().UnixNano()))
 	t.Logf("WAYSTATION_SEED=%d, %d schedules", seed, schedules)
@@ -130,6 +133,9 @@ func newChaosRig(t *testing.T, seed uint64) *chaosRig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = r.cluster.Kill() })
+	if err := r.cluster.CreateTopic(positionTopic, 3, map[string]string{"cleanup.policy": "compact"}); err != nil {
+		t.Fatal(err)
+	}
 	return r
 }
 

@@ -35,9 +35,9 @@ func Kbit9() Profile {
 	return Profile{Name: "9.6kbit", Delay: 150 * time.Millisecond, Rate: 9_600 / 8}
 }
 
-// Flapping is a radio link at the edge of its range: 3 s there, 2 s gone.
+// Flapping is a radio link at the edge of its range: 256 kbit/s, 3 s there, 2 s gone.
 func Flapping() Profile {
-	return Profile{Name: "flapping", Delay: 20 * time.Millisecond, Up: 3 * time.Second, Down: 2 * time.Second}
+	return Profile{Name: "flapping", Delay: 20 * time.Millisecond, Rate: 256_000 / 8, Up: 3 * time.Second, Down: 2 * time.Second}
 }
 
 // Profiles are all that have a name.
