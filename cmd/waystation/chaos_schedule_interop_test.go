@@ -57,6 +57,16 @@ type fault struct {
 	do   func()
 }
 
+// profile draws the link in its good times.
+func (s *schedule) profile() link.Profile {
+	return []link.Profile{
+		{Name: "near", Delay: time.Millisecond},
+		{Name: "far", Delay: 60 * time.Millisecond},
+		{Name: "slow", Delay: 20 * time.Millisecond, Rate: 32 << 10},
+		{Name: "lossy", Delay: 10 * time.Millisecond, Loss: 0.01},
+	}[s.random.IntN(4)]
+}
+
 // faults draws what happens: one to three things to the gateway or its link,
 // besides what the round does to the brokers.
 func (s *schedule) faults() []fault {
@@ -104,7 +114,7 @@ func (s *schedule) failpoint() string {
 	return fmt.Sprintf("%s-%s:%d", point, when[s.random.IntN(2)], n)
 }
 
-// later does something after a while, before the schedule heals.
+// later does something after a while; run waits until it is over.
 func (s *schedule) later(after time.Duration, do func()) {
 	time.AfterFunc(after, do)
 }
@@ -112,6 +122,9 @@ func (s *schedule) later(after time.Duration, do func()) {
 // run publishes while faults happen, lets all heal and waits for the drain.
 func (s *schedule) run() error {
 	s.began = time.Now()
+	profile := s.profile()
+	s.line.Set(profile)
+	s.log("link: %s", profile.Name)
 	config := gatewayConfig{id: s.name, mqtt: s.rig.mosquitto.Addr, topics: s.name + "/#", brokers: s.rig.addrs(s.line), topic: s.topic,
 		more: ", request_timeout: 1500ms, dial_timeout: 1500ms" + chaosDelivery}
 	s.gate = keepGateway(s.t, s.rig.binary, config.write(s.t, s.rig.dir+"/"+s.name), s.log)
@@ -131,6 +144,7 @@ func (s *schedule) run() error {
 	<-time.After(3 * time.Second) // what draws began has ended
 	s.gate.calm()
 	s.line.Heal()
+	s.line.Set(link.Profile{})
 	s.log("healed")
 	const total = chaosDevices * chaosEach
 	last, err := s.gate.await(drainLimit, func(st *gateway.Status) bool {
