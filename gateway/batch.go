@@ -13,6 +13,9 @@ import (
 func (f *forwarder) build() {
 	ln := &f.lanes[f.lane]
 	b := &Batch{Lane: Lane(f.lane), LaneName: ln.Name, Gateway: ln.Origin, Generation: ln.Generation, Items: f.items[:0]}
+	if lane := f.lane; f.past != nil {
+		b.Recall = func(seq uint64) Recalled { return f.recall(lane, seq) }
+	}
 	f.letters, f.lost, f.notice = f.letters[:0], 0, -1
 	f.dec.Reset()
 	loss := f.chunk.Loss

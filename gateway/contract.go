@@ -50,6 +50,10 @@ type Batch struct {
 	Replayed   bool   // sent before, and asked for again
 	Items      []Item // ascending Seq
 	Bytes      int    // stored size of the records, for limits
+
+	// Recall tells what the queue knows of a seq of this lane; nil = nothing is
+	// known. It may read the disk, and is to be called by Send only.
+	Recall func(seq uint64) Recalled
 }
 
 // Item is one record with its position in the queue.

@@ -63,6 +63,7 @@ type forwarder struct {
 	lanes     []buffer.LaneInfo
 	shares    *shares
 	replay    *replayer // nil = there are no replays
+	past      archive   // nil = nothing can be looked up
 	dead      keeper
 	gateway   string
 	log       *slog.Logger

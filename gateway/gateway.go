@@ -123,8 +123,8 @@ func (g *Gateway) addSink(s SinkSpec) error {
 	}
 	g.cursors = append(g.cursors, cur)
 	g.forward = append(g.forward, &forwarder{name: s.Name, typ: s.Type, sink: s.Sink, queue: cur, peek: cur, lanes: g.lanes, shares: shares,
-		replay: newReplayer(g.replays, s.Name, g.history, g.lanes),
-		dead:   o.Dead, gateway: o.ID, log: o.Log, clock: o.Clock,
+		replay: newReplayer(g.replays, s.Name, g.history, g.lanes), past: queuePast{o.Queue, cur},
+		dead: o.Dead, gateway: o.ID, log: o.Log, clock: o.Clock,
 		link: newLink(o.Log.With("sink", s.Name), o.Clock), wait: backoff{min: retryMin, max: retryMax}})
 	return nil
 }

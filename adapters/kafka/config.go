@@ -26,6 +26,8 @@ type Config struct {
 	RequestTimeout time.Duration `yaml:"request_timeout" doc:"How long the replicas may take to confirm a batch; also bounds how long it may take to be written. On a slow link it must be longer than the largest batch takes."`
 	DialTimeout    time.Duration `yaml:"dial_timeout" doc:"How long a connection may take to be set up."`
 
+	Handover `yaml:",inline"`
+
 	TLS  TLS  `yaml:"tls" doc:"Encryption."`
 	SASL SASL `yaml:"sasl" doc:"Log-in."`
 
@@ -74,7 +76,7 @@ func NewConfig() *Config {
 	return &Config{
 		Key: "{device}", Encoding: wordRaw, Compression: "zstd", MaxMessage: 1000000,
 		Version: "2.8.0", RequestTimeout: 10 * time.Second, DialTimeout: 10 * time.Second,
-		UnknownTopic: wordWait, Headers: true,
+		UnknownTopic: wordWait, Headers: true, Handover: newHandover(),
 	}
 }
 
@@ -99,6 +101,7 @@ func (c *Config) Validate() error {
 	if c.DialTimeout < 100*time.Millisecond || c.DialTimeout > 5*time.Minute {
 		f.add("dial_timeout", "must be between 100ms and 5m", "")
 	}
+	c.checkHandover(&f)
 	c.checkSecurity(&f)
 	return errors.Join(f...)
 }

@@ -50,6 +50,7 @@ func newRig(t testing.TB, n int, change func(*Config), opts ...kfake.Opt) *rig {
 	r := &rig{t: t, c: c, line: kafkatest.NewLine(), logs: &logCount{}}
 	conf := NewConfig()
 	conf.Brokers, conf.Topic, conf.Compression = c.Addrs(), "data", "none"
+	conf.Delivery = wordAtLeastOnce // exactly once has tests of its own
 	conf.RequestTimeout, conf.DialTimeout = 5*time.Second, 5*time.Second
 	if change != nil {
 		change(conf)

@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"cmp"
+	"errors"
 	"slices"
 	"time"
 
@@ -21,7 +22,10 @@ type job struct {
 	id      batchID
 	topics  []*topic // that the batch has records for
 	refused []gateway.Refusal
-	left    int // records neither confirmed nor refused
+	left    int  // records neither confirmed nor refused, and the copy of the position
+	placed  bool // the records are dealt to their topics
+	closed  bool // the transaction is committed, or needs none
+	bare    bool // the position cannot go with it
 }
 
 // batchID tells whether a batch is the same as before, even if the forwarder
@@ -56,6 +60,8 @@ type topic struct {
 	inJob   bool
 	trouble error // last answer that the topic cannot be written, perhaps for a moment
 	blocked error // why it is not tried again in this Send
+
+	position bool // it holds copies of the position
 }
 
 // part is a partition and its share of the job.
@@ -195,8 +201,13 @@ func (s *Sink) take(b *gateway.Batch) {
 		s.topics.clear()
 	}
 	s.job.batch, s.job.id, s.job.left = b, id, len(b.Items)
+}
+
+// assign deals the records from the one of that index on to their topics.
+func (s *Sink) assign(from int) {
+	b := s.job.batch
 	o := s.origin(b)
-	for i := range b.Items {
+	for i := from; i < len(b.Items); i++ {
 		s.topics.text = s.topicOf.expand(s.topics.text[:0], o, &b.Items[i].Record)
 		t := s.topics.find()
 		if !t.inJob {
@@ -205,12 +216,26 @@ func (s *Sink) take(b *gateway.Batch) {
 		}
 		t.items = append(t.items, int32(i))
 	}
+	s.job.placed = true
 }
 
-// endJob clears the job. If a chunk of it is still in doubt its sequence
-// number must not be used again.
+// endJob clears the job. What was sent and not confirmed must not be sent under
+// the same sequence numbers or in the same transaction again.
 func (s *Sink) endJob(why string) {
-	doubt := false
+	doubt := s.undeal()
+	switch {
+	case s.exact && !s.txn.begun.IsZero():
+		_ = s.reset(nil)
+	case !s.exact && doubt:
+		s.renew(why)
+	}
+	clear(s.job.topics)
+	s.job = job{topics: s.job.topics[:0], refused: nil}
+}
+
+// undeal takes the records back from the topics, and reports whether a chunk of
+// them is in doubt.
+func (s *Sink) undeal() (doubt bool) {
 	for _, t := range s.job.topics {
 		for _, p := range t.parts {
 			doubt = doubt || p.doubt
@@ -219,11 +244,18 @@ func (s *Sink) endJob(why string) {
 		}
 		t.items, t.inJob, t.trouble, t.blocked = t.items[:0], false, nil, nil
 	}
-	if doubt {
-		s.renew(why)
-	}
+	return doubt
+}
+
+// rewind begins the job anew.
+func (s *Sink) rewind() {
+	s.undeal()
 	clear(s.job.topics)
-	s.job = job{topics: s.job.topics[:0], refused: nil}
+	j := job{batch: s.job.batch, id: s.job.id, topics: s.job.topics[:0], bare: s.job.bare}
+	if j.batch != nil {
+		j.left = len(j.batch.Items)
+	}
+	s.job = j
 }
 
 // renew gives the producer id up.
@@ -258,6 +290,12 @@ func (s *Sink) deal(t *topic) {
 
 // refuse gives up the first record of p that is not done.
 func (s *Sink) refuse(p *part, reason string) {
+	if p.topic.position {
+		s.copyOff(errors.New(reason))
+		s.job.left--
+		p.settle(1)
+		return
+	}
 	s.job.refused = append(s.job.refused, gateway.Refusal{Index: int(p.items[p.done]), Reason: reason})
 	s.job.left--
 	p.settle(1)
@@ -272,6 +310,9 @@ func (s *Sink) refuseAll(t *topic, reason string) {
 	t.items = t.items[:0]
 	for _, p := range t.parts {
 		for _, i := range p.items[p.done:] {
+			if t.position {
+				break
+			}
 			s.job.refused = append(s.job.refused, gateway.Refusal{Index: int(i), Reason: reason})
 		}
 		s.job.left -= p.left()

@@ -90,6 +90,10 @@ func (s *Sink) read(q *request, r *round) {
 
 // apply moves p on by the answer to its chunk.
 func (s *Sink) apply(p *part, block *sarama.ProduceResponseBlock, r *round) {
+	if s.exact && endsTransaction(block.Err) {
+		r.reset = fmt.Errorf("produce %s/%d: %w", p.key.topic, p.key.id, block.Err)
+		return
+	}
 	switch outcomeOf(block.Err) {
 	case confirmed:
 		s.prod.advance(p.key, p.size)
@@ -146,6 +150,10 @@ func (s *Sink) renewStale(r *round) {
 		}
 	}
 	if stale == nil {
+		return
+	}
+	if s.exact { // what is in doubt is rolled back with the rest
+		r.reset = fmt.Errorf("produce %s/%d: what is in doubt is now rejected", stale.key.topic, stale.key.id)
 		return
 	}
 	s.renew(fmt.Sprintf("sequence of %s/%d is not usable any more", stale.key.topic, stale.key.id))

@@ -185,6 +185,9 @@ func varint(v int64) int {
 // already, else as many as fit. It returns nil when nothing is left, because
 // every remaining record was refused.
 func (s *Sink) chunk(p *part) *sarama.RecordBatch {
+	if p.topic.position {
+		return s.copyChunk(p)
+	}
 	items := s.job.batch.Items
 	for p.left() > 0 {
 		limit, first := p.limit(), len(s.arena.ptrs)
@@ -211,7 +214,7 @@ func (s *Sink) chunk(p *part) *sarama.RecordBatch {
 		p.size = n
 		return &sarama.RecordBatch{
 			Version: 2, Codec: s.codec, CompressionLevel: s.level,
-			ProducerID: s.prod.id, ProducerEpoch: s.prod.epoch, FirstSequence: s.prod.sequence(p.key),
+			ProducerID: s.prod.id, ProducerEpoch: s.prod.epoch, FirstSequence: s.prod.sequence(p.key), IsTransactional: s.exact,
 			FirstTimestamp: time.UnixMilli(base), MaxTimestamp: time.UnixMilli(newest),
 			LastOffsetDelta: int32(n - 1), Records: s.arena.ptrs[first:len(s.arena.ptrs):len(s.arena.ptrs)],
 		}

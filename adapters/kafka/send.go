@@ -18,6 +18,8 @@ type round struct {
 	err      error // first trouble that may pass
 	progress bool  // records were settled, a chunk was halved or a producer id taken
 	lost     bool  // the network failed
+	reset    error // the transaction must be given up
+	end      error // nothing can be done any more
 }
 
 // note keeps the first trouble.
@@ -46,38 +48,48 @@ func (s *Sink) Send(ctx context.Context, b *gateway.Batch) error {
 		return fmt.Errorf("%s: send: not connected", s.addr)
 	}
 	s.take(b)
-	tries, pause := 0, s.pause
+	tries, pause, resets := 0, s.pause, 0
 	var since time.Time // of the first try without progress
-	for s.job.left > 0 {
-		r := s.round(ctx)
+	for !s.over() {
+		r := s.step(ctx)
+		if r.reset != nil {
+			resets++
+			r.end = cmp.Or(r.end, s.reset(r.reset))
+			r.note(fmt.Errorf("%s: send: give up the transaction: %w%s", s.addr, r.reset, s.hint(r.reset, "")))
+		}
 		if ctx.Err() != nil {
 			_ = s.drop()
 			return fmt.Errorf("%s: send: %w", s.addr, context.Cause(ctx))
+		}
+		if r.end != nil || resets > maxResets {
+			return cmp.Or(r.end, r.err)
 		}
 		if r.err == nil && r.progress {
 			tries, pause = 0, s.pause
 			continue
 		}
 		if r.err == nil { // only topics that may not be written are left
-			return s.blockedError()
+			err := s.blockedError()
+			s.rollBack(ctx)
+			return err
 		}
 		if r.progress || tries == 0 {
 			tries, pause, since = 0, s.pause, time.Now()
 		}
 		if tries++; tries >= s.tries || time.Since(since) > s.cfg.RequestTimeout {
-			if err := s.giveUp(r); err != nil {
+			if err := s.giveUp(ctx, r); err != nil {
 				return err
 			}
 			continue
 		}
-		s.rest(ctx, pause)
+		rest(ctx, pause)
 		pause *= 2
 	}
 	return s.finish()
 }
 
 // rest waits before the next try.
-func (s *Sink) rest(ctx context.Context, d time.Duration) {
+func rest(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -88,7 +100,7 @@ func (s *Sink) rest(ctx context.Context, d time.Duration) {
 
 // giveUp ends the tries of this Send, unless records can be given up for a
 // topic that does not exist.
-func (s *Sink) giveUp(r *round) error {
+func (s *Sink) giveUp(ctx context.Context, r *round) error {
 	before := s.job.left
 	for _, t := range s.job.topics {
 		if t.trouble != nil && !r.lost {
@@ -100,6 +112,8 @@ func (s *Sink) giveUp(r *round) error {
 	}
 	if r.lost {
 		s.sess.broken = true
+	} else {
+		s.rollBack(ctx)
 	}
 	return r.err
 }
@@ -107,6 +121,11 @@ func (s *Sink) giveUp(r *round) error {
 // block ends the tries for t in this Send, or for good.
 func (s *Sink) block(t *topic, err error) {
 	t.trouble, t.refresh = nil, true
+	if t.position {
+		s.copyOff(err)
+		s.refuseAll(t, "")
+		return
+	}
 	if s.cfg.UnknownTopic == wordDeadLetter || s.job.onlyNotices(t) {
 		s.refuseAll(t, fmt.Sprintf("topic %s: %v", t.name, err))
 		return
@@ -130,8 +149,12 @@ func (s *Sink) finish() error {
 	if len(refused) == 0 {
 		return nil
 	}
-	slices.SortFunc(refused, func(a, b gateway.Refusal) int { return cmp.Compare(a.Index, b.Index) })
+	sortRefused(refused)
 	return &gateway.RefusedError{Refused: refused}
+}
+
+func sortRefused(all []gateway.Refusal) {
+	slices.SortFunc(all, func(a, b gateway.Refusal) int { return cmp.Compare(a.Index, b.Index) })
 }
 
 // round sends the next chunk of every partition that has one.
@@ -256,6 +279,9 @@ func (s *Sink) requests(r *round) []*request {
 				all = append(all, &request{broker: p.leader, body: &sarama.ProduceRequest{
 					Version: s.produce, RequiredAcks: sarama.WaitForAll, Timeout: int32(s.cfg.RequestTimeout.Milliseconds()),
 				}})
+				if s.exact {
+					all[i].body.TransactionalID = &s.txnID
+				}
 			}
 			all[i].parts = append(all[i].parts, p)
 			all[i].body.AddBatch(p.key.topic, p.key.id, batch)

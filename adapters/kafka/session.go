@@ -32,8 +32,9 @@ type session struct {
 	stop   context.CancelFunc
 	broken bool // the network failed; the next Connect starts a new session
 
-	mu    sync.Mutex // guards conns
+	mu    sync.Mutex // guards conns and sides
 	conns map[*conn]struct{}
+	sides map[string]*sarama.Broker // by address: see side
 }
 
 // conn removes itself from its session when closed.
@@ -59,7 +60,7 @@ func (e *dialError) Unwrap() error { return e.err }
 // newSession makes a client. It does not connect yet.
 func newSession(brokers []string, conf *sarama.Config, dial dialFunc) (*session, error) {
 	ctx, stop := context.WithCancel(context.Background())
-	s := &session{dial: dial, ctx: ctx, stop: stop, conns: make(map[*conn]struct{})}
+	s := &session{dial: dial, ctx: ctx, stop: stop, conns: make(map[*conn]struct{}), sides: make(map[string]*sarama.Broker)}
 	conf.Net.Proxy.Enable = true
 	conf.Net.Proxy.Dialer = s
 	client, err := sarama.NewClient(brokers, conf)
@@ -105,6 +106,7 @@ func (s *session) cut() {
 // close ends the session.
 func (s *session) close() error {
 	s.cut()
+	s.closeSides()
 	if err := s.client.Close(); err != nil && !errors.Is(err, sarama.ErrClosedClient) {
 		return err
 	}

@@ -2,9 +2,7 @@ package kafka
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"strings"
@@ -42,6 +40,26 @@ type Sink struct {
 	job    job
 	arena  arena
 	facts  facts
+
+	exact           bool // records and position go in one transaction
+	version         sarama.KafkaVersion
+	txnID, group    string
+	instance        string // of this sink, random
+	txn             txn
+	positions       map[string]*position // by laneKey
+	copy            positionCopy
+	fence           fence
+	lostCoordinator bool          // the network failed: look the coordinators up again
+	trip            time.Duration // of the last request to the coordinator
+
+	fault func(point string) // tests only: called at each step of a transaction; it may not return
+}
+
+// at tells a test that a step of a transaction begins or has ended.
+func (s *Sink) at(point string) {
+	if s.fault != nil {
+		s.fault(point)
+	}
 }
 
 // Sink builds the sink. It opens no connection.
@@ -53,7 +71,7 @@ func (c *Config) Sink(env gateway.Env) (gateway.Sink, error) {
 		env.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Sink{cfg: *c, env: env, addr: "kafka " + env.Name, raw: c.Encoding == wordRaw,
-		tries: 5, pause: 100 * time.Millisecond, keepMeta: 10 * time.Minute, produce: 7, level: c.Level}
+		tries: 5, pause: 100 * time.Millisecond, keepMeta: 10 * time.Minute, produce: 7, level: c.Level, fault: newFailpoint()}
 	if s.cfg.ClientID == "" {
 		s.cfg.ClientID = "waystation-" + env.GatewayID
 	}
@@ -78,6 +96,7 @@ func (c *Config) Sink(env gateway.Env) (gateway.Sink, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.addr, err)
 	}
+	s.deliverAs(conf.Version)
 	if conf.Version.IsAtLeast(sarama.V2_4_0_0) {
 		s.produce = 8 // carries the broker's own words on a rejected batch (KIP-467)
 	}
@@ -106,15 +125,36 @@ func (s *Sink) Connect(ctx context.Context) error {
 	} else {
 		err = s.identify(ctx)
 	}
+	if err == nil && s.exact {
+		err = s.findCopy(ctx)
+	}
 	if err != nil {
 		_ = s.drop()
-		return fmt.Errorf("%s: connect to %s: %w%s", s.addr, s.servers(), err, s.hint(err, ""))
+		err = fmt.Errorf("%s: connect to %s: %w%s", s.addr, s.servers(), err, s.hint(err, ""))
 	}
-	return nil
+	return err
 }
 
-// identify obtains a producer id.
+// identify obtains a producer id: with the transactional id where records go in
+// transactions.
 func (s *Sink) identify(ctx context.Context) error {
+	if s.exact {
+		s.at("init-before")
+		answer, err := s.initTransactions(ctx)
+		s.at("init-after")
+		if err == nil {
+			s.prod.adopt(answer.ProducerID, answer.ProducerEpoch)
+			s.lostCoordinator = false
+			return nil
+		}
+		if !s.unsupported(err) {
+			s.lostCoordinator = s.lostCoordinator || isNetwork(err)
+			return err
+		}
+		if err := s.fallBack(err); err != nil {
+			return err
+		}
+	}
 	answer, err := s.sess.initProducerID(ctx)
 	if err != nil {
 		return err
@@ -140,32 +180,10 @@ func (s *Sink) drop() error {
 	err := s.sess.close()
 	s.sess = nil
 	s.topics.forgetLeaders(s.job.topics)
+	if s.copy.topic != nil {
+		s.copy.topic.forgetLeaders()
+	}
 	return err
 }
 
 func (s *Sink) servers() string { return strings.Join(s.cfg.Brokers, ",") }
-
-// hint says what a person must do about err, or "".
-func (s *Sink) hint(err error, topic string) string {
-	tool := " --bootstrap-server " + s.cfg.Brokers[0]
-	user := s.cfg.SASL.User
-	if user == "" {
-		user = "<user>"
-	}
-	allow := "kafka-acls.sh" + tool + " --add --allow-principal User:" + user
-	switch {
-	case errors.Is(err, sarama.ErrUnknownTopicOrPartition):
-		return " (create it: kafka-topics.sh" + tool + " --create --topic " + topic + " --partitions 3, or set unknown_topic: dead-letter)"
-	case errors.Is(err, sarama.ErrTopicAuthorizationFailed):
-		return " (allow it: " + allow + " --operation Write --operation Describe --topic " + topic + ")"
-	case errors.Is(err, sarama.ErrClusterAuthorizationFailed):
-		return " (allow it: " + allow + " --operation IdempotentWrite --cluster)"
-	case errors.Is(err, sarama.ErrInvalidTopic):
-		return " (correct the option topic: Kafka does not take this name)"
-	case errors.Is(err, sarama.ErrSASLAuthenticationFailed), errors.Is(err, sarama.ErrUnsupportedSASLMechanism):
-		return " (check sasl.mechanism, sasl.user and sasl.password)"
-	case errors.Is(err, io.EOF) && topic == "":
-		return " (the server closes the connection at once: check sasl.* and tls.enabled)"
-	}
-	return ""
-}

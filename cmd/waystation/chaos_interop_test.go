@@ -22,10 +22,8 @@ const (
 	chaosSchedules = 9
 	// chaosLanes schedules run at a time, each on a link of its own.
 	chaosLanes = 3
-	// chaosDelivery are the options of the sink under test, and exactlyOnce what
-	// is asked of it: without it records may come again under the same seq.
-	chaosDelivery = ""
-	exactlyOnce   = false
+	// chaosDelivery are the options of the sink under test.
+	chaosDelivery = ", delivery: exactly-once"
 	// positionTopic is where the sink copies its position to, when it exists.
 	positionTopic = "waystation.positions"
 )
@@ -57,7 +55,7 @@ func TestChaosInterop(t *testing.T) {
 	repeats := 0
 	for first := 0; first < schedules; first += chaosLanes {
 		for _, o := range rig.round(first, min(chaosLanes, schedules-first)) {
-			if o.err != nil || !o.verdict.good(exactlyOnce) {
+			if o.err != nil || !o.verdict.good() {
 				t.Errorf("schedule %s of seed %d: %v; %s\nwhat happened:\n%s\nlog:\n%s", o.name, seed, o.err, o.verdict, o.history, o.log)
 			} else {
 				t.Logf("schedule %s: %s; %d lives, %s", o.name, o.verdict, o.lives, o.took.Round(100*time.Millisecond))

@@ -27,9 +27,7 @@ func (v verdict) String() string {
 }
 
 // good says whether the promise was kept.
-func (v verdict) good(exactlyOnce bool) bool {
-	return v.lost == 0 && v.disorder == 0 && (v.duplicated == 0 || !exactlyOnce)
-}
+func (v verdict) good() bool { return v.lost == 0 && v.disorder == 0 && v.duplicated == 0 }
 
 func (v *verdict) note(format string, m peers.Message, more ...any) {
 	if v.first == "" {

@@ -18,7 +18,7 @@ func BenchmarkLinks(b *testing.B) {
 			r := newLinkRuns(b, []link.Profile{profile})[0]
 			r.each = each[profile.Name]
 			got := r.send(b, 15*time.Minute)
-			if !got.verdict.good(true) {
+			if !got.verdict.good() {
 				b.Error(got.verdict)
 			}
 			n := float64(got.records)

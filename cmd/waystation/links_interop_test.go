@@ -30,7 +30,7 @@ func TestLinksInterop(t *testing.T) {
 				got := r.send(t, 3*time.Minute)
 				t.Logf("%d records in %s, %d bytes up and %d down: %.1f B/record; %s", got.records, got.took.Round(100*time.Millisecond),
 					got.up, got.down, got.perRecord(), got.verdict)
-				if !got.verdict.good(true) || got.verdict.again != 0 {
+				if !got.verdict.good() || got.verdict.again != 0 {
 					t.Errorf("%s", got.verdict)
 				}
 				// A small backlog pays for the connections too; flapping pays for what is sent again.

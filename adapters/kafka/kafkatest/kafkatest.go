@@ -59,31 +59,44 @@ func (c *Cluster) Up() error {
 // Addrs returns host:port of every broker, also while it is stopped.
 func (c *Cluster) Addrs() []string { return c.addrs }
 
-// ReadAll returns every record of the topics that is in the cluster now, in
-// the order of each partition. It is read with franz-go.
+// ReadAll returns every record of the topics that a consumer of committed
+// records sees now, in the order of each partition. It is read with franz-go.
 func (c *Cluster) ReadAll(ctx context.Context, topics ...string) ([]*kgo.Record, error) {
-	want := 0
+	type place struct {
+		topic string
+		part  int32
+	}
+	last := make(map[place]int64) // offset of the last record or marker to be read
 	for _, t := range topics {
 		for _, p := range c.PartitionInfos(t) {
-			want += int(p.HighWatermark - p.LogStartOffset)
+			if p.LastStableOffset > p.LogStartOffset {
+				last[place{t, p.Partition}] = p.LastStableOffset - 1
+			}
 		}
 	}
-	if want == 0 {
+	if len(last) == 0 {
 		return nil, nil
 	}
-	cl, err := kgo.NewClient(kgo.SeedBrokers(c.addrs...), kgo.ConsumeTopics(topics...),
+	cl, err := kgo.NewClient(kgo.SeedBrokers(c.addrs...), kgo.ConsumeTopics(topics...), kgo.KeepControlRecords(),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchIsolationLevel(kgo.ReadCommitted()))
 	if err != nil {
 		return nil, fmt.Errorf("make consumer: %w", err)
 	}
 	defer cl.Close()
 	var all []*kgo.Record
-	for len(all) < want {
+	for len(last) > 0 {
 		f := cl.PollFetches(ctx)
 		if err := f.Err0(); err != nil {
-			return all, fmt.Errorf("read %d of %d records: %w", len(all), want, err)
+			return all, fmt.Errorf("read %d records, %d partitions not to their end: %w", len(all), len(last), err)
 		}
-		all = append(all, f.Records()...)
+		f.EachRecord(func(r *kgo.Record) {
+			if !r.Attrs.IsControl() {
+				all = append(all, r)
+			}
+			if end, ok := last[place{r.Topic, r.Partition}]; ok && r.Offset >= end {
+				delete(last, place{r.Topic, r.Partition})
+			}
+		})
 	}
 	return all, nil
 }

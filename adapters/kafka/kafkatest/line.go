@@ -2,6 +2,7 @@ package kafkatest
 
 import (
 	"context"
+	"encoding/binary"
 	"io"
 	"net"
 	"sync"
@@ -20,10 +21,12 @@ const (
 )
 
 // Line dials connections and lets the planned faults happen, one for each
-// ProduceRequest in the order of their writing.
+// ProduceRequest in the order of their writing, or for the requests of another
+// kind.
 type Line struct {
-	mu   sync.Mutex // guards plan, sent and down
+	mu   sync.Mutex // guards plan, by, sent and down
 	plan []Fault
+	by   map[int16][]Fault // for other requests, by API key
 	sent int
 	down bool
 
@@ -40,11 +43,25 @@ func (l *Line) Plan(f ...Fault) {
 	l.plan = append(l.plan, f...)
 }
 
+// PlanFor adds faults for the next requests with an API key.
+func (l *Line) PlanFor(key int16, f ...Fault) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if key == 0 {
+		l.plan = append(l.plan, f...)
+		return
+	}
+	if l.by == nil {
+		l.by = make(map[int16][]Fault)
+	}
+	l.by[key] = append(l.by[key], f...)
+}
+
 // Clear drops the faults that have not happened.
 func (l *Line) Clear() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.plan = nil
+	l.plan, l.by = nil, nil
 }
 
 // Down makes dials fail until called with false.
@@ -79,16 +96,24 @@ func (l *Line) Dial(ctx context.Context, network, addr string) (net.Conn, error)
 	return &faulty{Conn: c, line: l, closed: make(chan struct{})}, nil
 }
 
-// next returns the fault for a ProduceRequest.
-func (l *Line) next() Fault {
+// next returns the fault for a request.
+func (l *Line) next(key int16) Fault {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.sent++
-	if len(l.plan) == 0 {
+	plan := l.by[key]
+	if key == 0 {
+		l.sent++
+		plan = l.plan
+	}
+	if len(plan) == 0 {
 		return Pass
 	}
-	f := l.plan[0]
-	l.plan = l.plan[1:]
+	f := plan[0]
+	if key == 0 {
+		l.plan = plan[1:]
+	} else {
+		l.by[key] = plan[1:]
+	}
 	if f != Pass {
 		select {
 		case l.hit <- struct{}{}:
@@ -111,10 +136,10 @@ type faulty struct {
 
 // Write implements net.Conn. sarama writes each request with one call.
 func (c *faulty) Write(b []byte) (int, error) {
-	if len(b) < 8 || b[4] != 0 || b[5] != 0 { // api_key 0: Produce
+	if len(b) < 8 {
 		return c.Conn.Write(b)
 	}
-	f := c.line.next()
+	f := c.line.next(int16(binary.BigEndian.Uint16(b[4:]))) // api_key
 	c.mu.Lock()
 	c.fault = f
 	c.mu.Unlock()

@@ -1,0 +1,79 @@
+package kafka
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/IBM/sarama"
+
+	"github.com/waystation-iot/waystation/gateway"
+)
+
+// Another producer that takes our transactional id fences us. Twice can be a
+// restart; two gateways with one id would do it to each other for ever.
+const (
+	maxFences   = 5
+	fenceWindow = 5 * time.Minute
+)
+
+// fence remembers when we were fenced.
+type fence struct{ times []time.Time }
+
+// endsTransaction reports whether err says that the transaction cannot be
+// completed, or that its fate is not known.
+func endsTransaction(err error) bool {
+	for _, code := range []sarama.KError{sarama.ErrInvalidProducerEpoch, sarama.ErrProducerFenced, sarama.ErrUnknownProducerID,
+		sarama.ErrInvalidProducerIDMapping, sarama.ErrInvalidTxnState, sarama.ErrOutOfOrderSequenceNumber,
+		sarama.ErrTransactionCoordinatorFenced, errTransactionAbortable} {
+		if errors.Is(err, code) {
+			return true
+		}
+	}
+	return false
+}
+
+// errTransactionAbortable is TRANSACTION_ABORTABLE (KIP-890), which sarama does
+// not name.
+const errTransactionAbortable = sarama.KError(120)
+
+// fenced counts err if it says that another producer has our transactional id.
+// The coordinator fences us as well when it rolls back a transaction that took
+// too long: that is not counted.
+func (s *Sink) fenced(err error, now time.Time) error {
+	if !errors.Is(err, sarama.ErrProducerFenced) && !errors.Is(err, sarama.ErrInvalidProducerEpoch) {
+		return nil
+	}
+	if !s.txn.begun.IsZero() && now.Sub(s.txn.begun) >= s.cfg.TransactionTimeout {
+		return nil
+	}
+	for _, p := range s.positions {
+		p.suspect = true
+	}
+	kept := s.fence.times[:0]
+	for _, t := range s.fence.times {
+		if now.Sub(t) < fenceWindow {
+			kept = append(kept, t)
+		}
+	}
+	s.fence.times = append(kept, now)
+	if len(s.fence.times) < maxFences {
+		return nil
+	}
+	return s.cloned(fmt.Sprintf("it was taken from us %d times in %s", len(s.fence.times), fenceWindow))
+}
+
+// evidence reports that the position was written by a process that is neither
+// this one nor its predecessor. It is asked after we were fenced.
+func (s *Sink) evidence(p *position, instance string) error {
+	if !p.suspect || !p.first || instance == s.instance || slices.Contains(p.seen, instance) {
+		return nil
+	}
+	return s.cloned("another process has written with it since this one began")
+}
+
+func (s *Sink) cloned(why string) error {
+	return gateway.Permanent(fmt.Errorf("%s: another gateway uses the transactional id %q, which belongs to gateway.id %q: %s; this one stops sending and keeps its records "+
+		"(give one of the two another gateway.id, for instance after a card was copied, and restart it)", s.addr, s.txnID, s.env.GatewayID, why))
+}

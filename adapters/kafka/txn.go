@@ -1,0 +1,480 @@
+package kafka
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/IBM/sarama"
+
+	"github.com/waystation-iot/waystation/gateway"
+)
+
+// maxResets is how often a Send begins a batch anew before it returns, so that
+// the forwarder's pauses apply.
+const maxResets = 3
+
+// farAway is the round trip from which it pays to send two requests to the
+// coordinator side by side, the second a stagger later: the coordinator refuses
+// one that comes while it writes down the other.
+const (
+	farAway = 40 * time.Millisecond
+	stagger = 15 * time.Millisecond
+)
+
+// txn is the transaction under way.
+type txn struct {
+	begun    time.Time // zero = none; from then on the coordinator may have one open
+	added    bool      // the partitions and the group are part of it
+	bare     bool      // it has no position
+	next     uint64    // the position
+	note     note
+	at       string // topic that the position is committed for
+	stored   string // metadata that is written, "" = none
+	ending   bool   // EndTxn was sent; what came of it is not known
+	copied   string // metadata that the copy was made of
+	copyText []byte // value of the copy
+	copyTime time.Time
+}
+
+// step does what comes next for the batch.
+func (s *Sink) step(ctx context.Context) *round {
+	if !s.exact {
+		if !s.job.placed {
+			s.assign(0)
+		}
+		return s.round(ctx)
+	}
+	r := &round{}
+	switch {
+	case s.txn.ending:
+		r.reset = errors.New("what became of the commit is not known")
+	case !s.prod.known:
+		s.initialise(ctx, r)
+	case !s.job.placed:
+		s.place(ctx, r)
+	case !s.txn.added:
+		s.begin(ctx, r)
+	default:
+		s.complete(ctx, r)
+	}
+	return r
+}
+
+// over reports whether nothing is left to do for the batch.
+func (s *Sink) over() bool {
+	if s.exact {
+		return s.job.closed
+	}
+	return s.job.placed && s.job.left == 0
+}
+
+// initialise takes the transactional id.
+func (s *Sink) initialise(ctx context.Context, r *round) {
+	if err := s.identify(ctx); err != nil {
+		r.trouble(s, fmt.Errorf("%s: take transactional id %s: %w%s", s.addr, s.txnID, err, s.hint(err, "")), err)
+		return
+	}
+	r.progress = true
+}
+
+// trouble notes err, whose cause is known, and that the coordinators must be
+// looked up again if it was the network.
+func (r *round) trouble(s *Sink, err, cause error) {
+	if isNetwork(cause) {
+		r.lost, s.lostCoordinator = true, true
+	}
+	r.note(err)
+}
+
+// place finds out what of the batch is in Kafka already and deals the rest out.
+func (s *Sink) place(ctx context.Context, r *round) {
+	b := s.job.batch
+	if b.Replayed {
+		s.assign(0)
+		r.progress = true
+		return
+	}
+	p := s.positionOf(b)
+	if !p.read {
+		if r.end = s.readPosition(ctx, p, r); r.end != nil || r.err != nil {
+			return
+		}
+		if !s.exact { // it turned out that the cluster cannot do it
+			r.progress = true
+			return
+		}
+		if r.end = s.check(b, p); r.end != nil {
+			return
+		}
+	}
+	there := 0
+	for there < len(b.Items) && b.Items[there].Seq < p.next {
+		if reason, ok := p.refused[b.Items[there].Seq]; ok {
+			s.job.refused = append(s.job.refused, gateway.Refusal{Index: there, Reason: reason})
+		}
+		there++
+	}
+	if there > 0 {
+		s.env.Log.Info("records are in Kafka already and are not sent again", "lane", laneOf(b), "count", there, "next_seq", p.next)
+	}
+	s.job.left -= there
+	s.assign(there)
+	s.job.closed = s.job.left == 0
+	r.progress = true
+}
+
+// begin routes the records and opens the transaction.
+func (s *Sink) begin(ctx context.Context, r *round) {
+	s.route(ctx, r)
+	open := slices.ContainsFunc(s.job.topics, func(t *topic) bool { return t.blocked != nil || len(t.items) > 0 })
+	if open || r.err != nil || ctx.Err() != nil {
+		return // all or nothing: no transaction is left open while a topic is waited for
+	}
+	b := s.job.batch
+	s.txn.bare, s.txn.next = b.Replayed || s.job.bare, b.Items[len(b.Items)-1].Seq+1
+	parts := s.partitionsOfJob()
+	if len(parts) == 0 {
+		s.job.closed = true // every record was refused before it was sent
+		r.progress = true
+		return
+	}
+	if !s.txn.bare {
+		s.sumUp(b)
+		s.txn.at = s.prepareCopy(ctx, r)
+		if r.err != nil {
+			return
+		}
+		parts = s.partitionsOfJob()
+		s.txn.at = cmp.Or(s.txn.at, s.firstTopic())
+	}
+	s.enrol(ctx, parts, r)
+}
+
+// partitionsOfJob returns the partitions that something goes to.
+func (s *Sink) partitionsOfJob() map[string][]int32 {
+	parts := make(map[string][]int32)
+	for _, t := range s.job.topics {
+		for _, p := range t.parts {
+			if p.left() > 0 {
+				parts[t.name] = append(parts[t.name], p.key.id)
+			}
+		}
+	}
+	return parts
+}
+
+// firstTopic is the data topic of the job that the position is committed for.
+func (s *Sink) firstTopic() string {
+	for _, t := range s.job.topics {
+		for _, p := range t.parts {
+			if p.left() > 0 && !t.position {
+				return t.name
+			}
+		}
+	}
+	return ""
+}
+
+// sumUp begins the note of the transaction.
+func (s *Sink) sumUp(b *gateway.Batch) {
+	s.txn.note = note{Version: 1, Generation: b.Generation, Instance: s.instance}
+	if b.Recall != nil {
+		if last := b.Recall(s.txn.next - 1); last.Found {
+			s.txn.note.Sum = &last.Sum
+		}
+	}
+}
+
+// enrol makes the partitions and the group part of the transaction.
+func (s *Sink) enrol(ctx context.Context, parts map[string][]int32, r *round) {
+	group := ""
+	if !s.txn.bare {
+		group = s.positionOf(s.job.batch).group
+	}
+	s.at("partitions-before")
+	if group != "" {
+		s.at("offsets-before")
+	}
+	s.txn.begun = time.Now()
+	beside := s.trip > farAway
+	add, join := s.addPartitions(ctx, parts), s.addOffsets(ctx, group, beside)
+	type answers struct {
+		bad         partitionErrors
+		parts, offs error
+		took        time.Duration
+	}
+	start := time.Now()
+	a, err := call(ctx, s.sess, func() (a answers, _ error) {
+		offs := make(chan error, 1)
+		if group != "" && beside {
+			go func() {
+				rest(ctx, stagger)
+				offs <- join()
+			}()
+		}
+		a.bad, a.parts = add()
+		a.took = time.Since(start)
+		switch {
+		case group == "", !beside && a.parts != nil:
+		case beside:
+			a.offs = <-offs
+		default:
+			a.offs = join()
+		}
+		return a, nil
+	})
+	if err != nil {
+		a.parts = err
+	} else if a.parts == nil {
+		s.trip = a.took
+	}
+	s.at("partitions-after")
+	if group != "" {
+		s.at("offsets-after")
+	}
+	s.enrolled(a.parts, a.offs, r)
+	s.refusedTopics(a.bad, r)
+	s.txn.added = a.parts == nil && a.offs == nil && r.err == nil
+	r.progress = r.progress || s.txn.added
+}
+
+// enrolled notes what went wrong.
+func (s *Sink) enrolled(parts, offs error, r *round) {
+	for what, err := range map[string]error{"add partitions to the transaction": parts, "add the position to the transaction": offs} {
+		switch {
+		case err == nil:
+		case endsTransaction(err):
+			r.reset = err
+		default:
+			r.trouble(s, fmt.Errorf("%s: %s: %w%s", s.addr, what, err, s.hint(err, "")), err)
+		}
+	}
+	if parts == nil && offs == nil {
+		s.lostCoordinator = false
+	}
+}
+
+// refusedTopics takes what was said of single partitions.
+func (s *Sink) refusedTopics(bad map[string][]*sarama.PartitionError, r *round) {
+	for _, t := range s.job.topics {
+		for _, p := range bad[t.name] {
+			if isTopicError(p.Err) {
+				s.denied(t, p.Err, r)
+				if r.err == nil { // it was given up at once; the others are asked for again
+					r.note(fmt.Errorf("%s: add partitions of %s to the transaction: %w", s.addr, t.name, p.Err))
+				}
+				break
+			}
+		}
+	}
+}
+
+// complete sends the next chunks and the position, and commits when all is
+// there.
+func (s *Sink) complete(ctx context.Context, r *round) {
+	meta, err := s.metadata()
+	if err != nil { // the list is too long: rather twice after a crash than lost
+		s.env.Log.Warn("a batch goes without its position, for too many of its records are refused; after a crash just then it comes twice",
+			"lane", laneOf(s.job.batch), "refused", len(s.job.refused))
+		s.job.bare, r.reset = true, err
+		return
+	}
+	if s.job.left == 0 {
+		s.copyAnew(meta)
+	}
+	if s.job.left == 0 && s.txn.stored == meta {
+		s.commit(ctx, r)
+		return
+	}
+	s.fill(ctx, meta, r)
+}
+
+// metadata is what is stored with the position, "" when there is none.
+func (s *Sink) metadata() (string, error) {
+	if s.txn.bare {
+		return "", nil
+	}
+	n := s.txn.note
+	if len(s.job.refused) > 0 {
+		sortRefused(s.job.refused)
+		if err := n.list(s.job.batch.Items, s.job.refused); err != nil {
+			return "", err
+		}
+	}
+	return n.text()
+}
+
+// fill sends the next chunks, and the position beside them.
+func (s *Sink) fill(ctx context.Context, meta string, r *round) {
+	s.locate(ctx, r)
+	requests := s.requests(r)
+	offset := meta != s.txn.stored && ctx.Err() == nil
+	if len(requests) > 0 {
+		s.at("produce-before")
+	}
+	var answer chan error
+	if offset {
+		s.at("txnoffset-before")
+		answer = make(chan error, 1)
+		write := s.commitOffset(ctx, s.positionOf(s.job.batch), s.txn.at, meta)
+		go func() { answer <- write() }()
+	}
+	if len(requests) > 0 {
+		s.exchange(ctx, requests)
+		s.at("produce-after")
+	}
+	if offset {
+		err := s.await(ctx, answer)
+		s.at("txnoffset-after")
+		s.wrote(meta, err, r)
+	}
+	for _, q := range requests {
+		s.read(q, r)
+	}
+	s.renewStale(r)
+}
+
+// await waits for the answer, or not much longer than ctx.
+func (s *Sink) await(ctx context.Context, answer <-chan error) error {
+	select {
+	case err := <-answer:
+		return err
+	case <-ctx.Done():
+	}
+	s.sess.broken = true
+	s.sess.cut()
+	timer := time.NewTimer(grace)
+	defer timer.Stop()
+	select {
+	case <-answer:
+	case <-timer.C:
+	}
+	return context.Cause(ctx)
+}
+
+// wrote takes the answer to the position. When there was none, the request may
+// still be on its way: it must not meet a later transaction of the same epoch.
+func (s *Sink) wrote(meta string, err error, r *round) {
+	switch {
+	case err == nil:
+		s.txn.stored, r.progress = meta, true
+	case endsTransaction(err), isNetwork(err) && !notSent(err):
+		s.lostCoordinator = s.lostCoordinator || isNetwork(err)
+		r.reset = err
+	case errors.Is(err, sarama.ErrInvalidCommitOffsetSize):
+		s.job.bare, r.reset = true, err // a broker that takes less than it should
+	default:
+		if isTopicError(err) && s.txn.at == s.cfg.PositionTopic {
+			s.copyOff(err)
+			r.reset = err
+			return
+		}
+		r.trouble(s, fmt.Errorf("%s: write the position of lane %s: %w%s", s.addr, laneOf(s.job.batch), err, s.readHint(err, s.txn.at)), err)
+	}
+}
+
+// commit ends the transaction. Whatever is not a plain yes leaves its fate
+// unknown: nothing is sent again before the position was read.
+func (s *Sink) commit(ctx context.Context, r *round) {
+	s.at("end-before")
+	s.txn.ending = true
+	err := s.endTransaction(ctx)
+	s.at("end-after")
+	if err != nil {
+		if isNetwork(err) {
+			r.lost, s.lostCoordinator = true, true
+		}
+		r.reset = err
+		return
+	}
+	if !s.txn.bare {
+		p := s.positionOf(s.job.batch)
+		p.read, p.next, p.sum, p.refused = true, s.txn.next, s.txn.note.Sum, nil
+		for _, x := range s.job.refused {
+			if p.refused == nil {
+				p.refused = make(map[uint64]string)
+			}
+			p.refused[s.job.batch.Items[x.Index].Seq] = x.Reason
+		}
+	}
+	s.txn = txn{}
+	s.job.closed, r.progress = true, true
+}
+
+// reset gives the transaction up, whatever became of it: the next steps take
+// the transactional id again, which completes it or rolls it back, read the
+// position and send what is not there. It returns an error when that must not
+// be tried.
+func (s *Sink) reset(cause error) error {
+	alarm := s.fenced(cause, time.Now())
+	s.prod.forget()
+	s.txn = txn{}
+	for _, p := range s.positions {
+		p.read = false
+	}
+	s.rewind()
+	return alarm
+}
+
+// rollBack ends a transaction that cannot be completed now, so that it does not
+// hold up the consumers of its partitions.
+func (s *Sink) rollBack(ctx context.Context) {
+	if !s.exact || s.txn.begun.IsZero() {
+		return
+	}
+	_ = s.reset(nil)
+	if err := s.identify(ctx); err != nil {
+		s.env.Log.Debug("roll back", "error", err) // Kafka does, after transaction_timeout
+	}
+}
+
+// readPosition finds the position of p in Kafka. What may pass goes to r; the
+// error that is returned is for good.
+func (s *Sink) readPosition(ctx context.Context, p *position, r *round) error {
+	blocks, err := s.fetchOffsets(ctx, p.group)
+	if s.unsupported(err) {
+		return s.fallBack(err)
+	}
+	if err != nil {
+		r.trouble(s, fmt.Errorf("%s: read the position of group %s: %w%s", s.addr, p.group, err, s.groupHint(err, p.group)), err)
+		return nil
+	}
+	s.lostCoordinator = false
+	found := position{}
+	var instances []string
+	for _, parts := range blocks {
+		for _, b := range parts {
+			if b.Offset < 0 {
+				continue
+			}
+			n, refused, err := parseNote(b.Metadata)
+			if err != nil {
+				continue // another's
+			}
+			instances = append(instances, n.Instance)
+			if n.Generation == s.job.batch.Generation && uint64(b.Offset) > found.next {
+				found.next, found.sum, found.refused = uint64(b.Offset), n.Sum, refused
+			}
+		}
+	}
+	for _, i := range instances {
+		if err := s.evidence(p, i); err != nil {
+			return err
+		}
+	}
+	if found.next == 0 {
+		if err := s.readCopy(ctx, p.key, &found); err != nil {
+			r.trouble(s, fmt.Errorf("%s: read the copy of the position: %w%s", s.addr, err, s.readHint(err, s.cfg.PositionTopic)), err)
+			return nil
+		}
+	}
+	if !p.first {
+		p.first, p.seen = true, instances
+	}
+	p.read, p.suspect, p.next, p.sum, p.refused = true, false, found.next, found.sum, found.refused
+	return nil
+}
