@@ -4,6 +4,7 @@ package main
 
 import (
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"github.com/waystation-iot/waystation/cmd/waystation/peers"
@@ -32,19 +33,20 @@ func (r *chaosRig) brokerFaults(schedules []*schedule, random *rand.Rand) {
 	r.weather.Go(func() {
 		<-time.After(start)
 		node := r.pick(victim, pick)
-		switch {
-		case kind < 3:
-			tell("kill -9 of broker %d", node.ID)
-			r.check(node.Kill())
-			r.check(node.Start())
-			tell("broker %d serves again", node.ID)
-		case kind < 7:
-			tell("broker %d frozen for %s", node.ID, span)
-			r.check(node.Pause())
-			<-time.After(span)
-			r.check(node.Resume())
-			tell("broker %d goes on", node.ID)
+		nodes := []*peers.KafkaNode{node}
+		if kind == 3 || kind == 7 { // two: the cluster stands still
+			nodes = append(nodes, r.cluster.Node(node.ID%3+1))
 		}
+		var under sync.WaitGroup
+		for _, node := range nodes {
+			switch {
+			case kind < 4:
+				under.Go(func() { r.killBroker(node, tell) })
+			case kind < 8:
+				under.Go(func() { r.freezeBroker(node, span, tell) })
+			}
+		}
+		under.Wait()
 	})
 	r.weather.Go(func() {
 		for i := range moves {
@@ -52,9 +54,30 @@ func (r *chaosRig) brokerFaults(schedules []*schedule, random *rand.Rand) {
 			tell("leaders of %s move to broker %d", victim.topic, to[i])
 			if err := r.cluster.MoveLeader(victim.topic, []int32{0, 1}, to[i]); err != nil {
 				tell("they did not: %v", err) // while a broker is down that is in order
+				continue
 			}
+			r.count("leaders moved")
 		}
 	})
+}
+
+// killBroker kills a broker and starts it again at once.
+func (r *chaosRig) killBroker(node *peers.KafkaNode, tell func(string, ...any)) {
+	r.count("broker killed")
+	tell("kill -9 of broker %d", node.ID)
+	r.check(node.Kill())
+	r.check(node.Start())
+	tell("broker %d serves again", node.ID)
+}
+
+// freezeBroker stops a broker for a while with its connections open.
+func (r *chaosRig) freezeBroker(node *peers.KafkaNode, span time.Duration, tell func(string, ...any)) {
+	r.count("broker frozen")
+	tell("broker %d frozen for %s", node.ID, span)
+	r.check(node.Pause())
+	<-time.After(span)
+	r.check(node.Resume())
+	tell("broker %d goes on", node.ID)
 }
 
 // pick chooses a broker that matters: a leader, or a coordinator of the gateway.

@@ -28,6 +28,8 @@ type keptGateway struct {
 	mu        sync.Mutex // guards all below
 	now       *proc      // the present life, nil between two
 	failpoint string     // of the next life
+	armed     string     // failpoint of the present one, "" when we killed it ourselves
+	hits      []string   // failpoints that lives ended at
 	pause     time.Duration
 	lives     int
 	stopping  bool
@@ -60,13 +62,16 @@ func (k *keptGateway) keep(t testing.TB) {
 		_ = p.cmd.Wait()
 		k.mu.Lock()
 		pause, stopping := k.pause, k.stopping
-		k.now, k.pause = nil, 0
+		armed := k.armed
+		if k.now, k.pause = nil, 0; armed != "" && !stopping {
+			k.hits = append(k.hits, armed)
+		}
 		k.tail = last(k.tail+p.output(), 20_000)
 		k.mu.Unlock()
 		if stopping {
 			return
 		}
-		k.log("gateway ended: %s", p.cmd.ProcessState)
+		k.log("gateway ended: %s %s", p.cmd.ProcessState, armed)
 		select {
 		case <-time.After(pause):
 		case <-k.wake:
@@ -99,7 +104,7 @@ func (k *keptGateway) launch(t testing.TB) (p *proc, ended <-chan struct{}, err 
 	} else {
 		k.log("gateway started")
 	}
-	k.failpoint = ""
+	k.armed, k.failpoint = k.failpoint, ""
 	k.now = p
 	url, over := make(chan string, 1), make(chan struct{})
 	go p.collect(errOut, url)
@@ -119,7 +124,7 @@ func (k *keptGateway) launch(t testing.TB) (p *proc, ended <-chan struct{}, err 
 func (k *keptGateway) kill(pause time.Duration, failpoint string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.pause, k.failpoint = pause, failpoint
+	k.pause, k.failpoint, k.armed = pause, failpoint, ""
 	if k.now != nil {
 		_ = k.now.cmd.Process.Kill()
 	}

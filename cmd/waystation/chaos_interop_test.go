@@ -5,10 +5,13 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -38,7 +41,10 @@ type chaosRig struct {
 	mosquitto *peers.Mosquitto
 	lines     []*link.Link
 	ways      map[*link.Link]*peers.Way
-	weather   sync.WaitGroup // what is done to brokers; waits for their health
+	weather   sync.WaitGroup // what is done to brokers, until they serve again
+
+	mu    sync.Mutex // guards tally
+	tally map[string]int
 }
 
 // TestChaosInterop runs random schedules of kills, outages and moves against a
@@ -70,6 +76,9 @@ func TestChaosInterop(t *testing.T) {
 		}
 	}
 	t.Logf("%d schedules: %s", repeats, total)
+	for _, what := range slices.Sorted(maps.Keys(rig.tally)) {
+		t.Logf("%5d × %s", rig.tally[what], what)
+	}
 	rig.compare(all)
 }
 
@@ -109,7 +118,7 @@ func envNumber(t *testing.T, name string, otherwise uint64) uint64 {
 
 func newChaosRig(t *testing.T, seed uint64) *chaosRig {
 	t.Helper()
-	r := &chaosRig{t: t, dir: t.TempDir(), binary: built(t, "waystation", "failpoint"), seed: seed, ways: map[*link.Link]*peers.Way{}}
+	r := &chaosRig{t: t, dir: t.TempDir(), binary: built(t, "waystation", "failpoint"), seed: seed, ways: map[*link.Link]*peers.Way{}, tally: map[string]int{}}
 	var ways []*peers.Way
 	for i := range chaosLanes {
 		line := link.New(link.Profile{Delay: 2 * time.Millisecond}, seed+uint64(i))
@@ -139,6 +148,13 @@ func newChaosRig(t *testing.T, seed uint64) *chaosRig {
 
 // addrs are the addresses of the brokers over a link.
 func (r *chaosRig) addrs(line *link.Link) []string { return r.ways[line].Addrs() }
+
+// count notes that something was done, for the summary.
+func (r *chaosRig) count(what string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.tally[what]++
+}
 
 // awaitHealed returns when nothing is done to brokers and all run.
 func (r *chaosRig) awaitHealed() { r.weather.Wait() }
@@ -198,6 +214,10 @@ func (s *schedule) judged() outcome {
 	if s.gate != nil {
 		s.gate.stop()
 		o.lives, o.log = s.gate.lives, s.gate.output()
+		for _, point := range s.gate.hits {
+			step, _, _ := strings.Cut(point, ":")
+			s.rig.count("gateway killed itself at " + step)
+		}
 	}
 	o.history, o.took = s.history(), time.Since(s.began)
 	_ = os.RemoveAll(filepath.Join(s.rig.dir, s.name))

@@ -53,7 +53,8 @@ func (s *schedule) history() string {
 // fault is something that happens to the gateway or its link.
 type fault struct {
 	at   time.Duration
-	what string
+	kind string
+	what string // more exactly
 	do   func()
 }
 
@@ -83,18 +84,18 @@ func (s *schedule) draw() fault {
 	short := time.Duration(s.random.Int64N(int64(2500*time.Millisecond))) + 100*time.Millisecond
 	switch s.random.IntN(8) {
 	case 0, 1:
-		return fault{what: "kill -9 of the gateway", do: func() { s.gate.kill(short/4, "") }}
+		return fault{kind: "gateway killed", what: "kill -9 of the gateway", do: func() { s.gate.kill(short/4, "") }}
 	case 2, 3:
 		point := s.failpoint()
-		return fault{what: "kill -9 of the gateway, and again at " + point, do: func() { s.gate.kill(0, point) }}
+		return fault{kind: "gateway killed", what: "kill -9 of the gateway, and again at " + point, do: func() { s.gate.kill(0, point) }}
 	case 4:
-		return fault{what: fmt.Sprintf("link silent for %s", short), do: func() { s.line.Silence(); s.later(short, s.line.Heal) }}
+		return fault{kind: "link silent", what: fmt.Sprintf("link silent for %s", short), do: func() { s.line.Silence(); s.later(short, s.line.Heal) }}
 	case 5:
-		return fault{what: "connections reset", do: s.line.Reset}
+		return fault{kind: "connections reset", what: "connections reset", do: s.line.Reset}
 	case 6:
-		return fault{what: "connections lost without a word", do: s.line.Lose}
+		return fault{kind: "connections lost", what: "connections lost without a word", do: s.line.Lose}
 	}
-	return fault{what: "link flaps", do: func() {
+	return fault{kind: "link flapping", what: "link flaps", do: func() {
 		for i := range 4 {
 			s.later(time.Duration(2*i)*200*time.Millisecond, s.line.Silence)
 			s.later(time.Duration(2*i+1)*200*time.Millisecond, s.line.Heal)
@@ -134,7 +135,7 @@ func (s *schedule) run() error {
 	published := make(chan error, 1)
 	go func() { published <- s.publish() }()
 	for _, f := range s.faults() {
-		time.AfterFunc(f.at, func() { s.log("%s", f.what); f.do() })
+		time.AfterFunc(f.at, func() { s.log("%s", f.what); s.rig.count(f.kind); f.do() })
 	}
 	err := <-published
 	if err != nil {
