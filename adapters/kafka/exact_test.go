@@ -312,6 +312,7 @@ func TestCloneStops(t *testing.T) {
 	r := newExact(t, 1, nil)
 	r.deliver(r.batch(50, 5))
 	first := r.sink
+	t.Cleanup(func() { _ = first.Close() })
 	clone, err := first.cfg.Sink(gateway.Env{GatewayID: "gw1", Name: "shore"})
 	if err != nil {
 		t.Fatal(err)

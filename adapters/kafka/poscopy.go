@@ -120,9 +120,6 @@ func (s *Sink) prepareCopy(ctx context.Context, r *round) string {
 func (s *Sink) copyNow(meta string) {
 	t, key := s.copy.topic, s.positionOf(s.job.batch).key
 	v := copyValue{note: s.txn.note, Next: s.txn.next, Time: time.Now().UTC()}
-	if len(s.job.refused) > 0 {
-		_ = v.list(s.job.batch.Items, s.job.refused) // it was possible for meta
-	}
 	text, err := json.Marshal(&v)
 	if err != nil {
 		s.copyOff(err)

@@ -9,6 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -23,6 +25,9 @@ const (
 	// maxReasons how many different ones.
 	maxReason  = 100
 	maxReasons = 8
+	// carry is for how many seqs what was refused is listed again with the
+	// batches that follow: it may not be among the dead letters yet.
+	carry = 4096
 	// maxListed bounds the seqs of a list that is read. A batch has fewer.
 	maxListed = 1 << 16
 	// noReason stands for the reasons that were not kept.
@@ -61,12 +66,12 @@ func (n *note) text() (string, error) {
 	return string(b), nil
 }
 
-// list sets what is refused.
-func (n *note) list(items []gateway.Item, all []gateway.Refusal) error {
+// list sets what is refused, and why.
+func (n *note) list(all map[uint64]string) error {
 	byReason := make(map[string][]uint64)
 	var order []string
-	for _, r := range all { // sorted by index
-		reason := shorten(r.Reason)
+	for _, seq := range slices.Sorted(maps.Keys(all)) {
+		reason := shorten(all[seq])
 		if _, known := byReason[reason]; !known {
 			if len(order) == maxReasons {
 				reason = noReason
@@ -75,7 +80,7 @@ func (n *note) list(items []gateway.Item, all []gateway.Refusal) error {
 				order = append(order, reason)
 			}
 		}
-		byReason[reason] = append(byReason[reason], items[r.Index].Seq)
+		byReason[reason] = append(byReason[reason], seq)
 	}
 	n.Refused = nil
 	for _, reason := range order {
@@ -187,7 +192,7 @@ type position struct {
 	read    bool              // as it is in Kafka; else it must be read first
 	next    uint64            // seqs below are there, or were refused; 0 = nothing is known
 	sum     *uint32           // of the record before next
-	refused map[uint64]string // why, of the last batch
+	refused map[uint64]string // why, of the last batches
 	seen    []string          // instances that had written it when it was first read
 	first   bool              // it was read before
 	suspect bool              // we were fenced since it was read

@@ -83,7 +83,7 @@ func (s *Sink) Send(ctx context.Context, b *gateway.Batch) error {
 			continue
 		}
 		rest(ctx, pause)
-		pause *= 2
+		pause = min(2*pause, time.Second)
 	}
 	return s.finish()
 }

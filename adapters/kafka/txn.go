@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -298,14 +299,45 @@ func (s *Sink) metadata() (string, error) {
 	if s.txn.bare {
 		return "", nil
 	}
-	n := s.txn.note
-	if len(s.job.refused) > 0 {
-		sortRefused(s.job.refused)
-		if err := n.list(s.job.batch.Items, s.job.refused); err != nil {
+	s.txn.note.Refused = nil
+	own, carried := s.refusals()
+	if len(own)+len(carried) == 0 {
+		return s.txn.note.text()
+	}
+	if len(carried) > 0 {
+		all := maps.Clone(carried)
+		maps.Copy(all, own)
+		if err := s.txn.note.list(all); err != nil {
 			return "", err
 		}
+		if text, err := s.txn.note.text(); err == nil {
+			return text, nil
+		}
 	}
-	return n.text()
+	if err := s.txn.note.list(own); err != nil {
+		return "", err
+	}
+	return s.txn.note.text()
+}
+
+// refusals returns what of the batch is refused and why, and what was refused
+// of the batches just before.
+func (s *Sink) refusals() (own, carried map[uint64]string) {
+	if len(s.job.refused) > 0 {
+		own = make(map[uint64]string, len(s.job.refused))
+		for _, r := range s.job.refused {
+			own[s.job.batch.Items[r.Index].Seq] = r.Reason
+		}
+	}
+	for seq, reason := range s.positionOf(s.job.batch).refused {
+		if seq+carry >= s.txn.next {
+			if carried == nil {
+				carried = make(map[uint64]string)
+			}
+			carried[seq] = reason
+		}
+	}
+	return own, carried
 }
 
 // fill sends the next chunks, and the position beside them.
@@ -393,13 +425,13 @@ func (s *Sink) commit(ctx context.Context, r *round) {
 	}
 	if !s.txn.bare {
 		p := s.positionOf(s.job.batch)
-		p.read, p.next, p.sum, p.refused = true, s.txn.next, s.txn.note.Sum, nil
-		for _, x := range s.job.refused {
-			if p.refused == nil {
-				p.refused = make(map[uint64]string)
-			}
-			p.refused[s.job.batch.Items[x.Index].Seq] = x.Reason
+		own, carried := s.refusals()
+		if carried == nil {
+			carried = own
+		} else {
+			maps.Copy(carried, own)
 		}
+		p.read, p.next, p.sum, p.refused = true, s.txn.next, s.txn.note.Sum, carried
 	}
 	s.txn = txn{}
 	s.job.closed, r.progress = true, true
