@@ -129,7 +129,7 @@ func (s *schedule) run() error {
 	config := gatewayConfig{id: s.name, mqtt: s.rig.mosquitto.Addr, topics: s.name + "/#", brokers: s.rig.addrs(s.line), topic: s.topic,
 		more: ", request_timeout: 1500ms, dial_timeout: 1500ms" + chaosDelivery}
 	s.gate = keepGateway(s.t, s.rig.binary, config.write(s.t, s.rig.dir+"/"+s.name), s.log)
-	if _, err := s.gate.await(20*time.Second, func(st *gateway.Status) bool { return st.Sources[0].State == gateway.Up }); err != nil {
+	if _, err := s.gate.await(time.Minute, func(st *gateway.Status) bool { return st.Sources[0].State == gateway.Up }); err != nil {
 		return fmt.Errorf("source up: %w", err)
 	}
 	published := make(chan error, 1)

@@ -1,6 +1,7 @@
 // Reads the topics that match a regular expression from the beginning, only what
 // was committed, and writes each record as a line of JSON. Ends when nothing has
-// come for a while. Arguments: addresses, expression, milliseconds.
+// come for a while: a short one when it has as many as wanted, else a long one.
+// Arguments: addresses, expression, records wanted.
 'use strict'
 const { Kafka, CompressionTypes, CompressionCodecs, logLevel } = require('kafkajs')
 const fzstd = require('fzstd')
@@ -10,7 +11,7 @@ CompressionCodecs[CompressionTypes.ZSTD] = () => ({
   async decompress(data) { return Buffer.from(fzstd.decompress(data)) },
 })
 
-const [addrs, expression, quiet] = process.argv.slice(2)
+const [addrs, expression, want] = process.argv.slice(2)
 const kafka = new Kafka({ clientId: 'peers', brokers: addrs.split(','), logLevel: logLevel.ERROR })
 
 async function main() {
@@ -22,7 +23,8 @@ async function main() {
   const consumer = kafka.consumer({ groupId: 'peers-kafkajs-' + process.pid, readUncommitted: false, maxWaitTimeInMs: 500 })
   await consumer.connect()
   await consumer.subscribe({ topics, fromBeginning: true })
-  let last = Date.now() + 20000 // joining the group takes its time
+  let last = Date.now()
+  let count = 0
   await consumer.run({
     partitionsConsumedConcurrently: 1,
     eachBatchAutoResolve: true,
@@ -33,11 +35,12 @@ async function main() {
         for (const [name, value] of Object.entries(m.headers || {})) headers[name] = String(value)
         text += JSON.stringify({ Partition: batch.partition, Offset: m.offset, Key: String(m.key ?? ''), Value: String(m.value ?? ''), Headers: headers }) + '\n'
       }
-      if (text !== '') last = Date.now()
+      count += batch.messages.length
+      last = Date.now()
       if (!process.stdout.write(text)) await new Promise((done) => process.stdout.once('drain', done))
     },
   })
-  while (Date.now() - last < Number(quiet)) await new Promise((done) => setTimeout(done, 200))
+  while (Date.now() - last < (count < Number(want) ? 45000 : 2000)) await new Promise((done) => setTimeout(done, 200))
   await consumer.disconnect()
 }
 

@@ -149,7 +149,7 @@ func TestMissingPeerIsAnErrorWithAHint(t *testing.T) {
 	_, cluster := StartKafkaCluster(t.TempDir(), 3, nil)
 	_, kcat := Kcat(t.Context(), "127.0.0.1:1", "t")
 	_, console := KafkaConsole(t.Context(), t.TempDir(), "127.0.0.1:1", "t")
-	_, kafkajs := KafkaJS(t.Context(), t.TempDir(), "127.0.0.1:1", "t")
+	_, kafkajs := KafkaJS(t.Context(), t.TempDir(), "127.0.0.1:1", "t", 1)
 	for name, err := range map[string]error{"plaka": plaka, "classpath": classpath, "kafka": kafka, "cluster": cluster,
 		"kcat": kcat, "console": console, "kafkajs": kafkajs} {
 		if !errors.Is(err, ErrNotInstalled) || !strings.Contains(err.Error(), ".ci/interop-deps") {

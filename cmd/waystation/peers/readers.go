@@ -87,8 +87,9 @@ func parseConsole(out []byte) ([]Message, error) {
 }
 
 // KafkaJS reads all topics that match the regular expression from the beginning
-// with kafkajs (read_committed), until nothing more comes.
-func KafkaJS(ctx context.Context, dir, addr, topics string) ([]Message, error) {
+// with kafkajs (read_committed), until it has want records and nothing more
+// comes. It unpacks slowly: some twenty topics at a time are enough.
+func KafkaJS(ctx context.Context, dir, addr, topics string, want int) ([]Message, error) {
 	node, err := program("node")
 	if err != nil {
 		return nil, fmt.Errorf("read topics %s: %w", topics, err)
@@ -102,7 +103,7 @@ func KafkaJS(ctx context.Context, dir, addr, topics string) ([]Message, error) {
 	if err := os.WriteFile(script, []byte(kafkajsScript), 0o644); err != nil {
 		return nil, fmt.Errorf("write script: %w", err)
 	}
-	cmd := exec.Command(node, script, addr, topics, fmt.Sprint(quietAfter.Milliseconds()))
+	cmd := exec.Command(node, script, addr, topics, fmt.Sprint(want))
 	cmd.Env = append(os.Environ(), "NODE_PATH="+modules, "KAFKAJS_NO_PARTITIONER_WARNING=1")
 	out, err := output(ctx, cmd)
 	if err != nil {
