@@ -212,20 +212,27 @@ func (k *keptGateway) output() string {
 
 func last(text string, n int) string { return text[max(0, len(text)-n):] }
 
-// publishEach publishes messages of chaosDevices, numbered from first, a few at
-// a time so that they make several batches.
-func publishEach(t testing.TB, mqtt, name string, first, each int) {
+// share is what publishEach publishes: so many messages of each of chaosDevices,
+// numbered from first.
+type share struct {
+	name        string // begins the topics
+	first, each int
+}
+
+// publishEach publishes a few messages at a time, so that they make several
+// batches.
+func publishEach(t testing.TB, mqtt string, s share) {
 	t.Helper()
-	p, err := newPublisher(mqtt, fmt.Sprintf("load-%s-%d", name, first), 200)
+	p, err := newPublisher(mqtt, fmt.Sprintf("load-%s-%d", s.name, s.first), 200)
 	if err != nil {
 		t.Fatal(err)
 	}
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for n := first; n < first+each; n++ {
+	for n := s.first; n < s.first+s.each; n++ {
 		<-tick.C
 		for d := range chaosDevices {
-			key := chaosKey(name, d)
+			key := chaosKey(s.name, d)
 			if err := p.publish(key, fmt.Appendf(nil, `{"device":"%s","n":%d,"state":"running"}`, key, n)); err != nil {
 				t.Fatal(err)
 			}

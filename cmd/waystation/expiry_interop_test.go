@@ -124,5 +124,5 @@ func (e *expiry) await(what string, good func(*gateway.Status) bool) {
 // half publishes half of the messages, numbered from first.
 func (e *expiry) half(first int) {
 	e.t.Helper()
-	publishEach(e.t, e.mosquitto.Addr, e.name, first, expiryEach)
+	publishEach(e.t, e.mosquitto.Addr, share{e.name, first, expiryEach})
 }

@@ -50,7 +50,7 @@ func TestFencingInterop(t *testing.T) {
 			if i == loser {
 				continue
 			}
-			publishEach(t, mosquitto.Addr, c.name, c.sent+1, each)
+			publishEach(t, mosquitto.Addr, share{c.name, c.sent + 1, each})
 			c.sent += each
 			if s, ok := c.gate.status(); ok && s.Sinks[0].State == gateway.Failed && loser < 0 {
 				loser, winner = i, 1-i
@@ -85,7 +85,7 @@ func copyGateway(t *testing.T, dir string, mosquitto *peers.Mosquitto, kafka *pe
 	config := gatewayConfig{id: "fleet-1", mqtt: mosquitto.Addr, topics: "before/#", brokers: []string{"127.0.0.1:1"}, topic: "fencing", more: chaosDelivery}
 	first := startGateway(t, config.write(t, filepath.Join(dir, "first")))
 	first.await("source up", time.Minute, func(s *gateway.Status) bool { return s.Sources[0].State == gateway.Up })
-	publishEach(t, mosquitto.Addr, "before", 1, expiryEach)
+	publishEach(t, mosquitto.Addr, share{"before", 1, expiryEach})
 	first.await("queued", time.Minute, func(s *gateway.Status) bool { return s.Books.Queued >= chaosDevices*expiryEach })
 	if code := first.stop(); code != exitGood {
 		t.Fatalf("exit code %d", code)

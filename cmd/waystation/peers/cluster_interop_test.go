@@ -14,7 +14,7 @@ import (
 )
 
 // TestPeersKafkaCluster writes to a cluster over an emulated link while the
-// leader moves, is killed, and another node is frozen.
+// leader moves, is killed, and is frozen.
 func TestPeersKafkaCluster(t *testing.T) {
 	line := link.New(link.Profile{Delay: 5 * time.Millisecond}, 1)
 	t.Cleanup(line.Close)
@@ -39,7 +39,7 @@ func TestPeersKafkaCluster(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = producer.Close() })
 	n := 0
-	send := func(what string) {
+	clusterTroubles(t, c, func(what string) {
 		t.Helper()
 		began := time.Now()
 		if _, _, err := producer.SendMessage(&sarama.ProducerMessage{Topic: "t", Value: sarama.StringEncoder("x")}); err != nil {
@@ -47,47 +47,7 @@ func TestPeersKafkaCluster(t *testing.T) {
 		}
 		n++
 		t.Logf("%s: written after %s", what, time.Since(began).Round(time.Millisecond))
-	}
-	send("at first")
-	leader, err := c.Leader("t", 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	other := c.Node(leader.ID%3 + 1)
-	if err := c.MoveLeader("t", []int32{0}, other.ID); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	if err := poll(ctx, nil, func() error {
-		if now, err := c.Leader("t", 0); err != nil || now.ID != other.ID {
-			return errors.New("not moved")
-		}
-		return nil
-	}); err != nil {
-		t.Fatal(err)
-	}
-	send("after a move")
-	if err := other.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	send("after a kill of the leader")
-	if err := other.Start(); err != nil {
-		t.Fatal(err)
-	}
-	if err := poll(ctx, nil, func() error { return c.InSync("t") }); err != nil {
-		t.Fatal(err)
-	}
-	if leader, err = c.Leader("t", 0); err != nil {
-		t.Fatal(err)
-	}
-	if err := leader.Pause(); err != nil {
-		t.Fatal(err)
-	}
-	send("after a freeze of the leader")
-	if err := leader.Resume(); err != nil {
-		t.Fatal(err)
-	}
+	})
 	for _, id := range []string{"a", "b"} {
 		if _, err := c.TransactionCoordinator(id); err != nil {
 			t.Error(err)
@@ -96,11 +56,46 @@ func TestPeersKafkaCluster(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	got, err := Kcat(ctx, c.Addr(), "t")
+	got, err := Kcat(t.Context(), c.Addr(), "t")
 	if err != nil || len(got) != n {
 		t.Errorf("kcat read %d records, %v, want %d", len(got), err, n)
 	}
 	if line.Sent() == 0 || line.Received() == 0 {
 		t.Error("the link carried nothing")
 	}
+}
+
+// clusterTroubles moves, kills and freezes the leader, and has a record sent
+// after each.
+func clusterTroubles(t *testing.T, c *KafkaCluster, send func(what string)) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	send("at first")
+	leader, err := c.Leader("t", 0)
+	must(err)
+	other := c.Node(leader.ID%3 + 1)
+	must(c.MoveLeader("t", []int32{0}, other.ID))
+	must(poll(ctx, nil, func() error {
+		if now, err := c.Leader("t", 0); err != nil || now.ID != other.ID {
+			return errors.New("not moved")
+		}
+		return nil
+	}))
+	send("after a move")
+	must(other.Kill())
+	send("after a kill of the leader")
+	must(other.Start())
+	must(poll(ctx, nil, func() error { return c.InSync("t") }))
+	leader, err = c.Leader("t", 0)
+	must(err)
+	must(leader.Pause())
+	send("after a freeze of the leader")
+	must(leader.Resume())
 }

@@ -26,16 +26,19 @@ func joined(t *testing.T, l *Link) (client, server net.Conn) {
 	return client, server
 }
 
-// within fails the test when n bytes do not arrive between min and max.
-func within(t *testing.T, c net.Conn, n int, from, to time.Duration) []byte {
+// window is when something must arrive.
+type window struct{ from, to time.Duration }
+
+// within fails the test when n bytes do not arrive in the window.
+func within(t *testing.T, c net.Conn, n int, w window) []byte {
 	t.Helper()
 	began := time.Now()
 	data := make([]byte, n)
 	if _, err := io.ReadFull(c, data); err != nil {
 		t.Fatal(err)
 	}
-	if took := time.Since(began); took < from || took > to {
-		t.Errorf("%d bytes took %s, want %s to %s", n, took, from, to)
+	if took := time.Since(began); took < w.from || took > w.to {
+		t.Errorf("%d bytes took %s, want %s to %s", n, took, w.from, w.to)
 	}
 	return data
 }
@@ -67,14 +70,14 @@ func TestDelayIsOfEachByteAndNotOfEachTurn(t *testing.T) {
 				send(t, client, []byte{byte(i)})
 			}
 		}()
-		got := within(t, server, turns, 300*time.Millisecond, 300*time.Millisecond)
+		got := within(t, server, turns, window{300 * time.Millisecond, 300 * time.Millisecond})
 		for i, b := range got {
 			if int(b) != i {
 				t.Fatalf("byte %d is %d", i, b)
 			}
 		}
 		go send(t, server, []byte("back"))
-		within(t, client, 4, 300*time.Millisecond, 300*time.Millisecond)
+		within(t, client, 4, window{300 * time.Millisecond, 300 * time.Millisecond})
 		if l.Sent() != turns || l.Received() != 4 {
 			t.Errorf("counted %d and %d bytes", l.Sent(), l.Received())
 		}
@@ -90,9 +93,9 @@ func TestRateIsOfTheLineAndOfEachDirection(t *testing.T) {
 		go send(t, client2, make([]byte, 5000))
 		go send(t, server, make([]byte, 5000))
 		began := time.Now()
-		within(t, client, 5000, 5*time.Second, 5*time.Second)
-		within(t, server, 5000, 0, 5*time.Second)
-		within(t, server2, 5000, 0, 5*time.Second)
+		within(t, client, 5000, window{5 * time.Second, 5 * time.Second})
+		within(t, server, 5000, window{0, 5 * time.Second})
+		within(t, server2, 5000, window{0, 5 * time.Second})
 		if took := time.Since(began); took != 10*time.Second {
 			t.Errorf("10,000 bytes over two connections took %s, want 10s", took)
 		}
@@ -108,7 +111,7 @@ func TestLossIsATimeoutAndFollowsFromTheSeed(t *testing.T) {
 			data := bytes.Repeat([]byte("0123456789"), 14_000)
 			go send(t, client, data)
 			began := time.Now()
-			if got := within(t, server, len(data), minRTO, time.Minute); !bytes.Equal(got, data) {
+			if got := within(t, server, len(data), window{minRTO, time.Minute}); !bytes.Equal(got, data) {
 				t.Error("the bytes changed")
 			}
 			runs = append(runs, time.Since(began))
@@ -129,8 +132,8 @@ func TestSilenceHoldsAndHealDelivers(t *testing.T) {
 		silentFor(t, server, time.Hour)
 		silentFor(t, client, time.Hour)
 		l.Heal()
-		within(t, server, 2, 0, 0)
-		within(t, client, 4, 0, 0)
+		within(t, server, 2, window{0, 0})
+		within(t, client, 4, window{0, 0})
 	})
 }
 
@@ -156,15 +159,15 @@ func TestFlappingDoesNotEndASilence(t *testing.T) {
 		l := New(Profile{Up: 3 * time.Second, Down: 2 * time.Second}, 1)
 		client, server := joined(t, l)
 		go send(t, client, []byte("a"))
-		within(t, server, 1, 0, 0)
+		within(t, server, 1, window{0, 0})
 		<-time.After(3500 * time.Millisecond)
 		go send(t, client, []byte("b"))
-		within(t, server, 1, 1500*time.Millisecond, 1500*time.Millisecond)
+		within(t, server, 1, window{1500 * time.Millisecond, 1500 * time.Millisecond})
 		l.Silence()
 		go send(t, client, []byte("c"))
 		silentFor(t, server, 20*time.Second)
 		l.Heal()
-		within(t, server, 1, 0, 2*time.Second)
+		within(t, server, 1, window{0, 2 * time.Second})
 	})
 }
 
@@ -218,7 +221,7 @@ func TestForwardOverTCP(t *testing.T) {
 	}
 	c = dial()
 	send(t, c, []byte("y"))
-	within(t, c, 1, 0, time.Minute)
+	within(t, c, 1, window{0, time.Minute})
 	l.Reset()
 	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("read after Reset: %v", err)
