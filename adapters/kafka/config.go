@@ -66,7 +66,7 @@ const (
 func Adapter() gateway.Adapter {
 	return gateway.Adapter{
 		Type:    "kafka",
-		Doc:     "Forwards records to Apache Kafka, idempotent and confirmed by all in-sync replicas.",
+		Doc:     "Forwards records to Apache Kafka, exactly once where the cluster can do it, confirmed by all in-sync replicas.",
 		NewSink: func() gateway.SinkConfig { return NewConfig() },
 	}
 }

@@ -5,9 +5,8 @@ package kafka
 // over reconnects and restarts of Kafka, so that a chunk in doubt can be sent
 // again as the same chunk.
 //
-// A transactional sink replaces how the identity is obtained (InitProducerId
-// with a transactional id) and adds the state of the transaction here; chunks,
-// outcomes and the session know nothing of it.
+// With a transactional id (InitProducerId, coordinator.go) the identity also
+// fences whoever had it before.
 type producer struct {
 	known bool
 	id    int64
