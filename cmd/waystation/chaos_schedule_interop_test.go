@@ -83,9 +83,9 @@ func (s *schedule) faults() []fault {
 func (s *schedule) draw() fault {
 	short := time.Duration(s.random.Int64N(int64(2500*time.Millisecond))) + 100*time.Millisecond
 	switch s.random.IntN(8) {
-	case 0, 1:
+	case 0:
 		return fault{kind: "gateway killed", what: "kill -9 of the gateway", do: func() { s.gate.kill(short/4, "") }}
-	case 2, 3:
+	case 1, 2, 3:
 		point := s.failpoint()
 		return fault{kind: "gateway killed", what: "kill -9 of the gateway, and again at " + point, do: func() { s.gate.kill(0, point) }}
 	case 4:
@@ -108,7 +108,7 @@ func (s *schedule) failpoint() string {
 	points := []string{"init", "partitions", "offsets", "produce", "txnoffset", "end"}
 	when := []string{"before", "after"}
 	point := points[s.random.IntN(len(points))]
-	n := 1 + s.random.IntN(12)
+	n := 1 + s.random.IntN(8)
 	if point == "init" || point == "offsets" {
 		n = 1
 	}
