@@ -43,25 +43,8 @@ func TestFencingInterop(t *testing.T) {
 		}
 	}
 	clones := copyGateway(t, dir, mosquitto, kafka)
-	const rounds, each = 40, 5 // of publishing while the two find out
-	loser, winner := -1, -1
-	for range rounds {
-		for i, c := range clones {
-			if i == loser {
-				continue
-			}
-			publishEach(t, mosquitto.Addr, share{c.name, c.sent + 1, each})
-			c.sent += each
-			if s, ok := c.gate.status(); ok && s.Sinks[0].State == gateway.Failed && loser < 0 {
-				loser, winner = i, 1-i
-				t.Logf("gateway %s stopped: %s", c.name, s.Sinks[0].Error)
-			}
-		}
-	}
-	if loser < 0 {
-		t.Fatalf("both go on\n%s\n%s", clones[0].gate.output(), clones[1].gate.output())
-	}
-	won := clones[winner]
+	loser := meet(t, mosquitto.Addr, clones)
+	won := clones[1-loser]
 	if s, err := won.gate.await(time.Minute, func(s *gateway.Status) bool {
 		return s.Sinks[0].Waiting == 0 && s.Books.Queued >= uint64(chaosDevices*won.sent)
 	}); err != nil {
@@ -77,6 +60,34 @@ func TestFencingInterop(t *testing.T) {
 		t.Fatal(err)
 	}
 	judgeClones(t, got, map[string]int{"before": expiryEach, won.name: won.sent})
+}
+
+// meet publishes to both until one has stopped, and for a while to the other,
+// and returns which one stopped.
+func meet(t *testing.T, mqtt string, clones [2]*clone) int {
+	t.Helper()
+	const each, after = 5, 20 // messages in a round; rounds for the one that goes on
+	loser, left := -1, after
+	for end := time.Now().Add(2 * time.Minute); left > 0 && time.Now().Before(end); {
+		if loser >= 0 {
+			left--
+		}
+		for i, c := range clones {
+			if i == loser {
+				continue
+			}
+			publishEach(t, mqtt, share{c.name, c.sent + 1, each})
+			c.sent += each
+			if s, ok := c.gate.status(); ok && s.Sinks[0].State == gateway.Failed && loser < 0 {
+				loser = i
+				t.Logf("gateway %s stopped: %s", c.name, s.Sinks[0].Error)
+			}
+		}
+	}
+	if loser < 0 {
+		t.Fatalf("both go on\n%s\n%s", clones[0].gate.output(), clones[1].gate.output())
+	}
+	return loser
 }
 
 // copyGateway makes a queue with a backlog and starts two gateways on copies.
