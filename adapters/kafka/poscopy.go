@@ -54,13 +54,14 @@ func (s *Sink) findCopy(ctx context.Context) error {
 		if err != nil {
 			return 0, err
 		}
-		for _, t := range answer.Topics {
-			if t.Err != sarama.ErrNoError && t.Err != sarama.ErrLeaderNotAvailable {
-				return 0, t.Err
-			}
-			return len(t.Partitions), nil
+		if len(answer.Topics) != 1 {
+			return 0, sarama.ErrUnknownTopicOrPartition
 		}
-		return 0, sarama.ErrUnknownTopicOrPartition
+		t := answer.Topics[0]
+		if t.Err != sarama.ErrNoError && t.Err != sarama.ErrLeaderNotAvailable {
+			return 0, t.Err
+		}
+		return len(t.Partitions), nil
 	})
 	switch {
 	case err == nil && parts > 0:
