@@ -131,6 +131,9 @@ func TestSilenceHoldsAndHealDelivers(t *testing.T) {
 		go send(t, server, []byte("down"))
 		silentFor(t, server, time.Hour)
 		silentFor(t, client, time.Hour)
+		if l.Sent() != 0 || l.Received() != 0 {
+			t.Error("a silent line counts bytes")
+		}
 		l.Heal()
 		within(t, server, 2, window{0, 0})
 		within(t, client, 4, window{0, 0})
