@@ -239,3 +239,16 @@ func TestForwardOverTCP(t *testing.T) {
 		t.Errorf("without a server: %v", err)
 	}
 }
+
+func TestSilenceHoldsWhatIsUnderWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := New(Profile{Delay: time.Second}, 1)
+		client, server := joined(t, l)
+		send(t, client, []byte("x"))
+		synctest.Wait()
+		l.Silence()
+		silentFor(t, server, time.Minute)
+		l.Heal()
+		within(t, server, 1, window{0, 0})
+	})
+}
