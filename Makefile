@@ -3,7 +3,7 @@
 GO     ?= go
 BIN    := bin
 
-.PHONY: help build demo test soak lint interop bench lab fuzz arm docs clean
+.PHONY: help build demo test soak lint interop chaos bench lab fuzz arm docs clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -31,9 +31,13 @@ lint: ## gofmt, go vet, staticcheck; also of the lab, a module of its own
 	cd buffer/lab && $(GO) vet ./...
 	staticcheck=$$($(GO) tool -n staticcheck) && cd buffer/lab && "$$staticcheck" ./...
 
-interop: ## real mosquitto, Apache Kafka and kcat; installs them
+interop: ## real mosquitto, Apache Kafka (one node and three) and other clients; installs them
 	.ci/interop-deps
-	$(GO) test -tags interop -count=1 -timeout 30m -run 'Interop|BoatLog|Kafka|Mosquitto|Peers' ./cmd/waystation/...
+	$(GO) test -tags interop -count=1 -timeout 30m -parallel 12 -run 'Interop|BoatLog|Kafka|Mosquitto|Peers' ./cmd/waystation/...
+
+chaos: ## random kills, outages and moves against three Kafka nodes; WAYSTATION_SCHEDULES=200 WAYSTATION_SEED=n
+	.ci/interop-deps
+	WAYSTATION_SCHEDULES=$(or $(WAYSTATION_SCHEDULES),200) $(GO) test -tags interop -count=1 -timeout 3h -v -run 'TestChaosInterop$$' ./cmd/waystation
 
 bench: ## benchmarks, in the form benchstat reads; COUNT=n runs each n times
 	.ci/interop-deps

@@ -22,15 +22,15 @@ import (
 )
 
 // built compiles a command of this module once per test run, as users get it:
-// without the race detector.
-func built(t testing.TB, name string) string {
+// without the race detector, and without tags but for those given.
+func built(t testing.TB, name string, tags ...string) string {
 	t.Helper()
 	dir := filepath.Join(os.TempDir(), fmt.Sprintf("waystation-test-%d", os.Getpid()))
-	path := filepath.Join(dir, filepath.Base(name))
+	path := filepath.Join(dir, strings.Join(append([]string{filepath.Base(name)}, tags...), "-"))
 	if _, err := os.Stat(path); err == nil {
 		return path
 	}
-	cmd := exec.Command("go", "build", "-o", path, "github.com/waystation-iot/waystation/cmd/"+name)
+	cmd := exec.Command("go", "build", "-tags", strings.Join(tags, ","), "-o", path, "github.com/waystation-iot/waystation/cmd/"+name)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build %s: %v\n%s", name, err, out)
 	}

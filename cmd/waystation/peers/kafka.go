@@ -67,10 +67,14 @@ func StartKafka(dir string, opts ...KafkaOption) (*Kafka, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start Kafka in %s: %w", dir, err)
 	}
-	if err := writeKafkaConfig(dir, ports[0], ports[1], opts); err != nil {
+	if err := writeKafkaConfig(dir, kafkaSettings(dir, ports[0], ports[1]), opts); err != nil {
 		return nil, fmt.Errorf("start Kafka in %s: %w", dir, err)
 	}
-	if err := formatKafka(dir, java, classpath); err != nil {
+	id, err := clusterID()
+	if err != nil {
+		return nil, fmt.Errorf("start Kafka in %s: %w", dir, err)
+	}
+	if err := formatKafka(dir, java, classpath, id); err != nil {
 		return nil, fmt.Errorf("start Kafka in %s: %w", dir, err)
 	}
 	k := &Kafka{Addr: ports[0].addr()}
@@ -124,20 +128,25 @@ func kafkaCommand(dir, java string, args ...string) *exec.Cmd {
 	return cmd
 }
 
+// clusterID makes a random one.
+func clusterID() (string, error) {
+	var id [16]byte
+	if _, err := rand.Read(id[:]); err != nil {
+		return "", fmt.Errorf("make cluster id: %w", err)
+	}
+	id[0] &= 0x7f // else the text may begin with '-' and pass for an option
+	return base64.RawURLEncoding.EncodeToString(id[:]), nil
+}
+
 // formatKafka writes the cluster id into a new data folder, as Kafka refuses to
 // start on one without.
-func formatKafka(dir, java, classpath string) error {
+func formatKafka(dir, java, classpath, id string) error {
 	_, err := os.Stat(filepath.Join(dir, "data", "meta.properties"))
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	var id [16]byte
-	if _, err := rand.Read(id[:]); err != nil {
-		return fmt.Errorf("make cluster id: %w", err)
-	}
-	id[0] &= 0x7f // else the text may begin with '-' and pass for an option
 	cmd := kafkaCommand(dir, java, "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", classpath,
-		"kafka.tools.StorageTool", "format", "--cluster-id", base64.RawURLEncoding.EncodeToString(id[:]),
+		"kafka.tools.StorageTool", "format", "--cluster-id", id,
 		"--config", filepath.Join(dir, "server.properties"))
 	logPath := filepath.Join(dir, "format.log")
 	r, err := spawn(cmd, logPath)
@@ -156,8 +165,9 @@ func formatKafka(dir, java, classpath string) error {
 	return nil
 }
 
-func writeKafkaConfig(dir string, broker, controller port, opts []KafkaOption) error {
-	settings := map[string]string{
+// kafkaSettings are those of a single node.
+func kafkaSettings(dir string, broker, controller port) map[string]string {
+	return map[string]string{
 		"process.roles":                  "broker,controller",
 		"node.id":                        "1",
 		"controller.quorum.voters":       "1@" + controller.addr(),
@@ -183,6 +193,10 @@ func writeKafkaConfig(dir string, broker, controller port, opts []KafkaOption) e
 		"num.network.threads":                              "2",
 		"num.io.threads":                                   "4",
 	}
+}
+
+// writeKafkaConfig writes server.properties and the settings of the log.
+func writeKafkaConfig(dir string, settings map[string]string, opts []KafkaOption) error {
 	for _, opt := range opts {
 		opt(settings)
 	}

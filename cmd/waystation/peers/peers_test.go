@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"reflect"
@@ -145,10 +146,41 @@ func TestMissingPeerIsAnErrorWithAHint(t *testing.T) {
 	_, plaka := Plaka()
 	_, classpath := kafkaClasspath()
 	_, kafka := StartKafka(t.TempDir())
+	_, cluster := StartKafkaCluster(t.TempDir(), 3, nil)
 	_, kcat := Kcat(t.Context(), "127.0.0.1:1", "t")
-	for name, err := range map[string]error{"plaka": plaka, "classpath": classpath, "kafka": kafka, "kcat": kcat} {
+	_, console := KafkaConsole(t.Context(), t.TempDir(), "127.0.0.1:1", "t")
+	_, kafkajs := KafkaJS(t.Context(), t.TempDir(), "127.0.0.1:1", "t", 1)
+	for name, err := range map[string]error{"plaka": plaka, "classpath": classpath, "kafka": kafka, "cluster": cluster,
+		"kcat": kcat, "console": console, "kafkajs": kafkajs} {
 		if !errors.Is(err, ErrNotInstalled) || !strings.Contains(err.Error(), ".ci/interop-deps") {
 			t.Errorf("%s: got %v, want ErrNotInstalled with the hint", name, err)
 		}
+	}
+}
+
+func TestParseConsole(t *testing.T) {
+	got, err := parseConsole([]byte("Partition:1\tOffset:7\tseq:3,received:12:30:00\tk\t{\"n\":1}\nPartition:0\tOffset:0\tNO_HEADERS\tnull\tv\n"))
+	want := []Message{
+		{Partition: 1, Offset: 7, Key: "k", Value: []byte(`{"n":1}`), Headers: map[string]string{"seq": "3", "received": "12:30:00"}},
+		{Key: "null", Value: []byte("v"), Headers: map[string]string{"NO_HEADERS": ""}},
+	}
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %#v, %v\nwant %#v", got, err, want)
+	}
+	for _, out := range []string{"\n", "Partition:x\tOffset:0\ta\tb\tc\n", "Partition:0\tOffset:\ta\tb\tc\n", "Partition:0\tOffset:0\ta\tb\n"} {
+		if got, err := parseConsole([]byte(out)); err == nil {
+			t.Errorf("parse %q: got %v, want an error", out, got)
+		}
+	}
+}
+
+// TestVersionsOfTheReaders holds the versions that the script installs.
+func TestVersionsOfTheReaders(t *testing.T) {
+	script, err := os.ReadFile("../../../.ci/interop-deps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(script), "kafkajs=kafkajs@"+KafkaJSVersion+"\n") {
+		t.Errorf(".ci/interop-deps installs another kafkajs than %s", KafkaJSVersion)
 	}
 }
