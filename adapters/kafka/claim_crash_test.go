@@ -31,10 +31,9 @@ func (l *largeRig) has(suffix string) func() bool {
 	}
 }
 
-// A process that is killed between any two steps goes on where it was, and one
-// object and one reference come of it.
-func TestClaimCrashAtEveryStep(t *testing.T) {
-	setups := map[string]func(l *largeRig, st *fakeS3, b *gateway.Batch){
+// crashes are the states in which a crash may leave the spool and the store.
+func crashes() map[string]func(l *largeRig, st *fakeS3, b *gateway.Batch) {
+	return map[string]func(l *largeRig, st *fakeS3, b *gateway.Batch){
 		"half a value in the spool": func(l *largeRig, _ *fakeS3, _ *gateway.Batch) {
 			_ = l.sink.Close()
 			l.plant("0123-4567.data.tmp", "half")
@@ -80,7 +79,12 @@ func TestClaimCrashAtEveryStep(t *testing.T) {
 			l.until("it is stored", func() bool { return l.sink.claims.done() == 1 })
 		},
 	}
-	for name, setup := range setups {
+}
+
+// A process that is killed between any two steps goes on where it was, and one
+// object and one reference come of it.
+func TestClaimCrashAtEveryStep(t *testing.T) {
+	for name, setup := range crashes() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			st := newFakeS3(t)

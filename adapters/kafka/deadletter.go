@@ -66,7 +66,7 @@ func (s *Sink) deadLetter(item *gateway.Item, rec *sarama.Record) {
 		return
 	}
 	l, first := &b.Letters[i], len(a.hptr)-len(rec.Headers)
-	if rec.Headers == nil { // they are off; of a dead letter they are what it is about
+	if !s.form.own { // they are off; of a dead letter they are what it is about
 		a.headers(item, s.form.enc.ContentType(&item.Record), rec.Key)
 	}
 	a.text([]byte("dead-reason"), l.Reason[:min(len(l.Reason), maxDeadReason)])

@@ -82,18 +82,21 @@ func TestMosquittoUpstream(t *testing.T) {
 	}
 }
 
+// probe retains a message by which a subscriber notices that it is one.
+func probe(t *testing.T, host, port string) {
+	t.Helper()
+	cmd := exec.Command("mosquitto_pub", "-h", host, "-p", port, "-q", "1", "-r", "-t", "shore/probe", "-m", "here")
+	if text, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("mosquitto_pub: %v: %s", err, text)
+	}
+}
+
 // subscribeUpstream runs mosquitto_sub. The function it returns waits until n
 // numbers from 0 on were seen, checks their order and counts the repeats.
 func subscribeUpstream(t *testing.T, addr string, got *atomic.Int64) func(n int) (repeats int) {
 	t.Helper()
-	host, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	probe := exec.Command("mosquitto_pub", "-h", host, "-p", port, "-q", "1", "-r", "-t", "shore/probe", "-m", "here")
-	if text, err := probe.CombinedOutput(); err != nil {
-		t.Fatalf("mosquitto_pub: %v: %s", err, text)
-	}
+	host, port, _ := net.SplitHostPort(addr)
+	probe(t, host, port)
 	cmd := exec.Command("mosquitto_sub", "-h", host, "-p", port, "-q", "1", "-c", "-i", "judge", "-t", "shore/#", "-F", "%p")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.StdoutPipe()
@@ -134,7 +137,7 @@ func subscribeUpstream(t *testing.T, addr string, got *atomic.Int64) func(n int)
 	case <-time.After(20 * time.Second):
 		t.Fatal("mosquitto_sub has not subscribed after 20s")
 	}
-	return func(n int) int {
+	return func(n int) int { // waits for n of them
 		tick := time.NewTicker(20 * time.Millisecond)
 		defer tick.Stop()
 		for end := time.Now().Add(time.Minute); got.Load() < int64(n) && time.Now().Before(end); {
