@@ -33,6 +33,8 @@ const (
 	sparseHeader  = 12
 	// maxRawBlock is what a body may expand to: one largest record with its frame and seq.
 	maxRawBlock = MaxRecordBytes + 2*binary.MaxVarintLen64
+	// A block is numbered in pieces of 16 bits: the constant must not be negative.
+	_ uint = pieceBytes<<16 - maxRawBlock - blockHeader - 128
 )
 
 // errDamaged says that a block's bytes are not what was written.

@@ -11,8 +11,9 @@ import (
 
 // Limits that hold for every queue.
 const (
-	// MaxRecordBytes is the largest record that can be appended.
-	MaxRecordBytes = 32 << 20
+	// MaxRecordBytes is the largest record that can be appended. A block has at
+	// most 65,536 pieces of pieceBytes, which is 30 MiB.
+	MaxRecordBytes = 28 << 20
 	// MinBytes is the smallest budget that leaves room for a few segments per lane.
 	MinBytes = 4 << 20
 	// maxSegmentBytes bounds a segment so that its map fits a 32-bit address space.

@@ -131,7 +131,7 @@ func TestOversizeRecordIsKeptWithoutContent(t *testing.T) {
 		t.Fatalf("%d records, %v", len(q.records), err)
 	}
 	r := q.records[0]
-	if r.Device != "camera" || r.Name != "image" || r.Payload != nil || r.Quality != Bad || !strings.Contains(r.Reason, "limit of 33554432") ||
+	if r.Device != "camera" || r.Name != "image" || r.Payload != nil || r.Quality != Bad || !strings.Contains(r.Reason, "limit of 29360128") ||
 		!r.Time.Equal(sampleTime) || !r.Received.Equal(sampleTime) || !slices.Equal(r.Tags, []Tag{{"vessel", "aurora"}}) {
 		t.Errorf("kept %+v", r)
 	}

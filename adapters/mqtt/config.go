@@ -121,8 +121,8 @@ func (c *Config) validateLimits(bad func(key, hint, format string, args ...any))
 	if c.Timeout < 100*time.Millisecond || c.Timeout > 10*time.Minute {
 		bad("timeout", "", "%s is out of range: 100ms to 10m", c.Timeout)
 	}
-	if c.MaxPayload < 1 || c.MaxPayload > 31<<20 {
-		bad("max_payload", "", "%s is out of range: 1B to 31MiB", c.MaxPayload)
+	if c.MaxPayload < 1 || c.MaxPayload > 27<<20 {
+		bad("max_payload", "", "%s is out of range: 1B to 27MiB", c.MaxPayload)
 	}
 	if c.MaxInflight < 1 || c.MaxInflight > 60_000 {
 		bad("max_inflight", "", "%d is out of range: 1 to 60000", c.MaxInflight)

@@ -64,7 +64,7 @@ func TestValidateRest(t *testing.T) {
 		{"keep-alive of a day", func(c *Config) { c.KeepAlive = 24 * time.Hour }, "keep_alive"},
 		{"timeout", func(c *Config) { c.Timeout = time.Millisecond }, "timeout"},
 		{"no payload", func(c *Config) { c.MaxPayload = 0 }, "max_payload"},
-		{"payload above the queue", func(c *Config) { c.MaxPayload = 32 << 20 }, "max_payload"},
+		{"payload above the queue", func(c *Config) { c.MaxPayload = 28 << 20 }, "max_payload"},
 		{"in flight", func(c *Config) { c.MaxInflight = 0 }, "max_inflight"},
 		{"in flight beyond identifiers", func(c *Config) { c.MaxInflight = 65536 }, "max_inflight"},
 		{"bytes below payload", func(c *Config) { c.MaxBytes = 1 << 20 }, "max_inflight_bytes"},
