@@ -65,8 +65,12 @@ func (k *checker) tried(t *trial, why string) {
 	if t.err != nil {
 		fix := k.fix(t.err, "")
 		level := gateway.Fail
-		if why != "" && fix == "" {
+		switch {
+		case fix != "":
+		case why != "":
 			fix = k.advertisedFix(t.addr)
+		default:
+			fix = "start the broker, or correct brokers; a firewall may be in between"
 		}
 		detail := t.failed + ": " + t.err.Error()
 		if len(t.steps) > 0 {

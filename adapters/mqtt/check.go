@@ -51,6 +51,17 @@ func (c *Config) Check(ctx context.Context, env gateway.Env, report func(gateway
 	}
 }
 
+// Check implements gateway.Checker. It connects as the check of a source does,
+// and publishes nothing: whether it may shows when the first message is refused.
+func (c *SinkConfig) Check(ctx context.Context, env gateway.Env, report func(gateway.Finding)) {
+	id := c.ClientID
+	if id == "" {
+		id = "waystation-" + env.GatewayID + "-to-" + env.Name
+	}
+	as := &Config{URL: c.URL, ClientID: id, User: c.User, Password: c.Password, TLS: c.TLS, KeepAlive: c.KeepAlive, Timeout: c.Timeout}
+	as.Check(ctx, env, report)
+}
+
 // connectHint says what to do about a connection that does not come about.
 func (s *source) connectHint(err error) string {
 	text := err.Error()

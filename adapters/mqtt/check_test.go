@@ -48,6 +48,13 @@ func TestCheck(t *testing.T) {
 	if len(lines) != 1 || !strings.HasPrefix(lines[0], "fail ") || !strings.Contains(lines[0], "check user and password") || strings.Contains(lines[0], "wrong-word") {
 		t.Error(lines)
 	}
+	lines = nil
+	up := sinkDefaults()
+	up.URL, up.Topic = "tcp://"+b.Addr(), "up/{name}"
+	up.Check(t.Context(), gateway.Env{GatewayID: "gw1", Name: "alarms"}, func(f gateway.Finding) { lines = append(lines, string(f.Level)+" "+f.What+": "+f.Detail) })
+	if len(lines) != 1 || !strings.HasPrefix(lines[0], "ok broker "+b.Addr()+": connected") {
+		t.Error(lines)
+	}
 	l, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and says nothing
 	if err != nil {
 		t.Fatal(err)
