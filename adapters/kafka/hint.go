@@ -47,7 +47,7 @@ func (s *Sink) hint(err error, topic string) string {
 }
 
 // orAtLeastOnce is the other way out where a right for transactions is missing.
-const orAtLeastOnce = ", or set delivery: at-least-once"
+const orAtLeastOnce = "; or set delivery: at-least-once"
 
 // readHint is the hint about a topic that a position is kept for or in.
 func (s *Sink) readHint(err error, topic string) string {

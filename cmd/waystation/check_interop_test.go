@@ -45,7 +45,7 @@ sinks:
 		return tryConfig(t, code, file, want)
 	}
 	said := run(1, config("fleet", scram), "✓ topic deck/#: granted at QoS 1", "TLS 1.3 (certificate to ", "SCRAM-SHA-512 as User:gw",
-		"✗ idempotent writes: ", "✗ topic fleet: ", "! transactions: not allowed")
+		"✗ idempotent writes: ", "✗ topic fleet: ", "✗ transactions: not allowed", "✗ group waystation-ship-042-shore-telemetry: ")
 	// What it names heals it.
 	for line := range strings.Lines(said) {
 		if _, args, ok := strings.Cut(strings.TrimSpace(line), "→ kafka-acls.sh "); ok {
@@ -56,7 +56,7 @@ sinks:
 	run(0, config("fleet", scram), "✓ idempotent writes: allowed", "✓ topic fleet: 2 partitions, may be written", "✓ transactions: offered")
 	run(0, config("fleet", oauth), "✓ token: the token server ", "OAUTHBEARER as User:gw", "within a minute of the token server's")
 	p.must(p.kafka.ACL(p.dir, "--add", "--allow-principal", "User:CN=gateway", "--operation", "All", "--topic", "*"))
-	p.must(p.kafka.ACL(p.dir, "--add", "--allow-principal", "User:CN=gateway", "--operation", "All", "--cluster", "--transactional-id", "*"))
+	p.must(p.kafka.ACL(p.dir, "--add", "--allow-principal", "User:CN=gateway", "--operation", "All", "--cluster", "--transactional-id", "*", "--group", "*"))
 	run(0, config("small", mutual), "! certificate: ends in 12 days", "it takes 20000 bytes", "it refuses records older than 24h0m0s", "it is compacted",
 		"! topic waystation.positions: it is not compacted", "a transaction may take 15m0s")
 	for topic, n := range map[string]int{"fleet": 0, "small": 0} {

@@ -108,7 +108,7 @@ func (p *plant) stream(way string) *stream {
 func TestKafkaCertificateRotates(t *testing.T) {
 	p := newPlant(t, 0, time.Hour)
 	p.must(p.kafka.CreateTopic("test.plant", 3, nil))
-	p.must(p.kafka.ACL(p.dir, "--add", "--allow-principal", "User:CN=gateway", "--operation", "Write", "--operation", "Describe", "--topic", "test.plant"))
+	p.allow("User:CN=gateway")
 	broker, err := peers.StartMosquitto(mkdir(t, p.dir, "mosquitto"))
 	p.must(err)
 	t.Cleanup(func() { _ = broker.Kill() })
