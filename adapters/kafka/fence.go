@@ -48,9 +48,6 @@ func (s *Sink) fenced(err error, now time.Time) error {
 	if !s.txn.begun.IsZero() && now.Sub(s.txn.begun) >= s.cfg.TransactionTimeout {
 		return nil
 	}
-	for _, p := range s.positions {
-		p.suspect = true
-	}
 	kept := s.fence.times[:0]
 	for _, t := range s.fence.times {
 		if now.Sub(t) < fenceWindow {
@@ -65,9 +62,11 @@ func (s *Sink) fenced(err error, now time.Time) error {
 }
 
 // evidence reports that the position was written by a process that is neither
-// this one nor its predecessor. It is asked after we were fenced.
+// this one nor its predecessor. It is asked whenever the position is read again,
+// whatever the reason: we may have taken the id back without having noticed
+// that another had it, for the error that came first was another.
 func (s *Sink) evidence(p *position, instance string) error {
-	if !p.suspect || !p.first || instance == s.instance || slices.Contains(p.seen, instance) {
+	if !p.first || instance == s.instance || slices.Contains(p.seen, instance) {
 		return nil
 	}
 	return s.cloned("another process has written with it since this one began")
