@@ -173,6 +173,7 @@ func TestGivenUpBatchIsRolledBack(t *testing.T) {
 	if err := r.sink.Send(r.ctx(), r.batch(100, 10)); err == nil {
 		t.Fatal("no error")
 	}
+	r.nothingOpen("data")
 	down.Remove()
 	r.seq = 0
 	r.deliver(r.batch(60, 10))
