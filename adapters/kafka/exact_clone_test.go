@@ -187,3 +187,22 @@ func TestCloneIsNoticedWhateverTheError(t *testing.T) {
 		})
 	}
 }
+
+// Who commits between being fenced gives the other time to find that out, but
+// not for ever: it may be no gateway at all.
+func TestFencedBetweenCommits(t *testing.T) {
+	r := newExact(t, 1, nil)
+	for n := 1; ; n++ {
+		b := r.batch(5, 2)
+		r.connect()
+		r.c.Fault(kfake.Fault{Keys: keys(kmsg.AddPartitionsToTxn), Err: kerr.InvalidProducerEpoch})
+		err := r.sink.Send(r.ctx(), b)
+		if n < manyFences && err != nil || n > manyFences {
+			t.Fatalf("fenced %d times: %v", n, err)
+		}
+		if gateway.IsPermanent(err) {
+			break
+		}
+	}
+	r.exactlyOnce(r.seq-5, "data")
+}

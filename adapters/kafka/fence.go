@@ -12,14 +12,20 @@ import (
 )
 
 // Another producer that takes our transactional id fences us. Twice can be a
-// restart; two gateways with one id would do it to each other for ever.
+// restart; two gateways with one id would do it to each other for ever. While we
+// commit in between, the other is to find our position and stop: if both were
+// as quick, both would stop.
 const (
-	maxFences   = 5
+	maxFences   = 5  // without a commit of ours
+	manyFences  = 20 // in any case
 	fenceWindow = 5 * time.Minute
 )
 
 // fence remembers when we were fenced.
-type fence struct{ times []time.Time }
+type fence struct {
+	times []time.Time // in the window
+	since int         // how many of them after our last commit
+}
 
 // endsTransaction reports whether err says that the transaction cannot be
 // completed, or that its fate is not known.
@@ -55,7 +61,8 @@ func (s *Sink) fenced(err error, now time.Time) error {
 		}
 	}
 	s.fence.times = append(kept, now)
-	if len(s.fence.times) < maxFences {
+	s.fence.since = min(s.fence.since+1, len(s.fence.times))
+	if s.fence.since < maxFences && len(s.fence.times) < manyFences {
 		return nil
 	}
 	return s.cloned(fmt.Sprintf("it was taken from us %d times in %s", len(s.fence.times), fenceWindow))
