@@ -49,7 +49,8 @@
 //   - A request that may still be on its way belongs to an epoch that taking
 //     the id has ended. Chunks in doubt are sent again within one transaction
 //     only, under their sequence numbers.
-//   - A batch that the forwarder gives up is rolled back the same way.
+//   - A batch that the forwarder gives up is rolled back the same way, and so is
+//     what is open when the sink is closed while the connections work.
 //
 // The position passes over refused records. They are not among the dead letters
 // before Send returns, so the metadata of the offset lists them (note.go), and

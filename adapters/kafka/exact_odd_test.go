@@ -163,7 +163,10 @@ func TestGivenUpWithoutALine(t *testing.T) {
 		t.Fatal("the transaction is not open:", err)
 	}
 	r.seq = 0
-	r.deliver(r.batch(60, 10))
+	r.connect()
+	if err := r.sink.Send(r.ctx(), r.batch(60, 10)); err != nil { // and it must not wait for tries in that transaction
+		t.Fatal(err)
+	}
 	r.exactlyOnce(60, "data")
 }
 

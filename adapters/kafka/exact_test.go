@@ -27,11 +27,12 @@ func newExact(t testing.TB, n int, change func(*Config), opts ...kfake.Opt) *rig
 	}, opts...)
 }
 
-// reborn replaces the sink by a new one, as after a crash.
+// reborn replaces the sink by a new one, as after a crash: the old one does not
+// roll back what it has begun.
 func (r *rig) reborn() {
 	r.t.Helper()
 	old := r.sink
-	_ = old.Close()
+	_ = errors.Join(old.claims.close(), old.drop())
 	s, err := old.cfg.Sink(gateway.Env{GatewayID: old.env.GatewayID, Name: old.env.Name, Log: slog.New(r.logs)})
 	if err != nil {
 		r.t.Fatal(err)
@@ -172,6 +173,7 @@ func TestGivenUpBatchIsRolledBack(t *testing.T) {
 	if err := r.sink.Send(r.ctx(), r.batch(100, 10)); err == nil {
 		t.Fatal("no error")
 	}
+	r.nothingOpen("data")
 	down.Remove()
 	r.seq = 0
 	r.deliver(r.batch(60, 10))

@@ -12,14 +12,20 @@ import (
 )
 
 // Another producer that takes our transactional id fences us. Twice can be a
-// restart; two gateways with one id would do it to each other for ever.
+// restart; two gateways with one id would do it to each other for ever. While we
+// commit in between, the other is to find our position and stop: if both were
+// as quick, both would stop.
 const (
-	maxFences   = 5
+	maxFences   = 5  // without a commit of ours
+	manyFences  = 20 // in any case
 	fenceWindow = 5 * time.Minute
 )
 
 // fence remembers when we were fenced.
-type fence struct{ times []time.Time }
+type fence struct {
+	times []time.Time // in the window
+	since int         // how many of them after our last commit
+}
 
 // endsTransaction reports whether err says that the transaction cannot be
 // completed, or that its fate is not known.
@@ -48,9 +54,6 @@ func (s *Sink) fenced(err error, now time.Time) error {
 	if !s.txn.begun.IsZero() && now.Sub(s.txn.begun) >= s.cfg.TransactionTimeout {
 		return nil
 	}
-	for _, p := range s.positions {
-		p.suspect = true
-	}
 	kept := s.fence.times[:0]
 	for _, t := range s.fence.times {
 		if now.Sub(t) < fenceWindow {
@@ -58,16 +61,19 @@ func (s *Sink) fenced(err error, now time.Time) error {
 		}
 	}
 	s.fence.times = append(kept, now)
-	if len(s.fence.times) < maxFences {
+	s.fence.since = min(s.fence.since+1, len(s.fence.times))
+	if s.fence.since < maxFences && len(s.fence.times) < manyFences {
 		return nil
 	}
 	return s.cloned(fmt.Sprintf("it was taken from us %d times in %s", len(s.fence.times), fenceWindow))
 }
 
 // evidence reports that the position was written by a process that is neither
-// this one nor its predecessor. It is asked after we were fenced.
+// this one nor its predecessor. It is asked whenever the position is read again,
+// whatever the reason: we may have taken the id back without having noticed
+// that another had it, for the error that came first was another.
 func (s *Sink) evidence(p *position, instance string) error {
-	if !p.suspect || !p.first || instance == s.instance || slices.Contains(p.seen, instance) {
+	if !p.first || instance == s.instance || slices.Contains(p.seen, instance) {
 		return nil
 	}
 	return s.cloned("another process has written with it since this one began")

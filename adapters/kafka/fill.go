@@ -169,6 +169,6 @@ func (s *Sink) commit(ctx context.Context, r *round) {
 		}
 		p.read, p.next, p.sum, p.refused = true, s.txn.next, s.txn.note.Sum, carried
 	}
-	s.txn = txn{}
+	s.txn, s.fence.since = txn{}, 0
 	s.job.closed, r.progress = true, true
 }

@@ -15,7 +15,6 @@ type position struct {
 	refused map[uint64]string // why, of the last batches
 	seen    []string          // instances that had written it when it was first read
 	first   bool              // it was read before
-	suspect bool              // we were fenced since it was read
 	group   string
 	key     string // of the copy
 }
@@ -104,6 +103,6 @@ func (s *Sink) readPosition(ctx context.Context, p *position, r *round) error {
 	if !p.first {
 		p.first, p.seen = true, instances
 	}
-	p.read, p.suspect, p.next, p.sum, p.refused = true, false, found.next, found.sum, found.refused
+	p.read, p.next, p.sum, p.refused = true, found.next, found.sum, found.refused
 	return nil
 }

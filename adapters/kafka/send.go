@@ -66,8 +66,7 @@ func (s *Sink) Send(ctx context.Context, b *gateway.Batch) error {
 			r.note(fmt.Errorf("%s: send: give up the transaction: %w%s", s.addr, r.reset, s.hint(r.reset, "")))
 		}
 		if ctx.Err() != nil {
-			_ = s.drop()
-			return fmt.Errorf("%s: send: %w", s.addr, context.Cause(ctx))
+			return s.cancelled(ctx)
 		}
 		if r.end != nil || resets > maxResets {
 			return cmp.Or(r.end, r.err)
@@ -90,10 +89,19 @@ func (s *Sink) Send(ctx context.Context, b *gateway.Batch) error {
 			}
 			continue
 		}
-		rest(ctx, pause)
+		if rest(ctx, pause); ctx.Err() != nil {
+			return s.cancelled(ctx)
+		}
 		pause = min(2*pause, time.Second)
 	}
 	return s.finish()
+}
+
+// cancelled ends a Send whose ctx has ended.
+func (s *Sink) cancelled(ctx context.Context) error {
+	s.leave(grace)
+	_ = s.drop()
+	return fmt.Errorf("%s: send: %w", s.addr, context.Cause(ctx))
 }
 
 // rest waits before the next try.

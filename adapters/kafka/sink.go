@@ -171,6 +171,7 @@ func (s *Sink) identify(ctx context.Context) error {
 // Close ends the connections. What is known about unconfirmed records is
 // kept: the sink may be connected again.
 func (s *Sink) Close() error {
+	s.leave(lastWord)
 	if err := errors.Join(s.claims.close(), s.drop()); err != nil {
 		return fmt.Errorf("%s: close: %w", s.addr, err)
 	}

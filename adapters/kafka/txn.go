@@ -296,6 +296,20 @@ func (s *Sink) reset(cause error) error {
 	return alarm
 }
 
+// lastWord is how long Close tries to end a transaction.
+const lastWord = 2 * time.Second
+
+// leave rolls back what is open before the connections are closed, if they
+// still work: the consumers of its partitions would wait for transaction_timeout.
+func (s *Sink) leave(limit time.Duration) {
+	if s.sess == nil || s.sess.broken {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	s.rollBack(ctx)
+}
+
 // rollBack ends a transaction that cannot be completed now, so that it does not
 // hold up the consumers of its partitions.
 func (s *Sink) rollBack(ctx context.Context) {
