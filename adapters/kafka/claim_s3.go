@@ -118,20 +118,23 @@ func (s *s3Store) put(ctx context.Context, u *upload) error {
 
 func (s *s3Store) store(ctx context.Context, u *upload) error {
 	c := u.claim
+	if c.Sent {
+		return s.confirm(ctx, u)
+	}
 	if c.Upload == nil {
-		if err := s.check(ctx, c); err == nil || ctx.Err() != nil {
-			return err // it is there already, from before a crash
+		err := s.check(ctx, c)
+		if err == nil || ctx.Err() != nil || !tells(err) {
+			return err // it is there already, from before a crash; or the store does not answer now
 		}
 	}
+	var err error
 	if c.Bytes <= s.part {
 		u.moved(0)
 		head := http.Header{"Content-Type": {c.Type}, metaHash: {c.SHA256}}
-		if _, err := s.call(ctx, &s3Request{method: http.MethodPut, key: c.Key, head: head, up: u, size: c.Bytes}); err != nil {
-			return err
-		}
-		return s.confirm(ctx, c)
+		_, err = s.call(ctx, &s3Request{method: http.MethodPut, key: c.Key, head: head, up: u, size: c.Bytes})
+	} else {
+		err = s.parts(ctx, u)
 	}
-	err := s.parts(ctx, u)
 	var answer *s3Error
 	if errors.As(err, &answer) && answer.stale() { // the store has forgotten it, or has it otherwise than we do
 		c.Upload = nil
@@ -140,7 +143,11 @@ func (s *s3Store) store(ctx context.Context, u *upload) error {
 	if err != nil {
 		return err
 	}
-	return s.confirm(ctx, c)
+	c.Sent, c.Upload = true, nil
+	if err := u.keep(); err != nil {
+		return err
+	}
+	return s.confirm(ctx, u)
 }
 
 // parts sends what the store does not have yet and puts it together.
@@ -186,18 +193,24 @@ func (s *s3Store) parts(ctx context.Context, u *upload) error {
 	return embeddedError(answer.body) // "200 OK" may carry an error (CompleteMultipartUpload)
 }
 
-// confirm makes sure that the object is there.
-func (s *s3Store) confirm(ctx context.Context, c *claim) error {
-	err := s.check(ctx, c)
+// confirm makes sure that the object is there. What was sent is sent again
+// only if the store says that it does not have it: the link may be dear.
+func (s *s3Store) confirm(ctx context.Context, u *upload) error {
+	err := s.check(ctx, u.claim)
 	if err == nil {
 		return nil
 	}
 	var answer *s3Error
-	if errors.As(err, &answer) && answer.status == http.StatusForbidden && answer.Code == "" {
+	forbidden := errors.As(err, &answer) && answer.status == http.StatusForbidden
+	if forbidden && answer.request != "" && !answer.passing() {
 		return &storeRefusal{fmt.Errorf("check the object: %w (allow s3:GetObject: what was stored must be seen to be there)", err)}
 	}
-	c.Upload = nil
-	return fmt.Errorf("check the object: %s", err) // another upload may mend it: no refusal
+	err = fmt.Errorf("check the object: %w", err)
+	if ctx.Err() != nil || forbidden || !tells(err) {
+		return err
+	}
+	u.claim.Sent = false
+	return errors.Join(err, u.keep())
 }
 
 // check asks whether the store has the object of a claim: its size, and the
@@ -208,7 +221,7 @@ func (s *s3Store) check(ctx context.Context, c *claim) error {
 		return err
 	}
 	if n, sum := answer.length, answer.head.Get(metaHash); n != c.Bytes || sum != c.SHA256 {
-		return fmt.Errorf("the store has %d bytes with hash %q, not %d with %s", n, sum, c.Bytes, c.SHA256)
+		return &otherObject{fmt.Sprintf("the store has %d bytes with hash %q, not %d with %s", n, sum, c.Bytes, c.SHA256)}
 	}
 	return nil
 }
@@ -253,7 +266,7 @@ func (s *s3Store) call(ctx context.Context, q *s3Request) (*s3Answer, error) {
 		return nil, fmt.Errorf("read the answer: %w", err)
 	}
 	if resp.StatusCode/100 != 2 {
-		return nil, s.failure(resp, body)
+		return nil, s.failure(resp, body, req.Header.Get("X-Amz-Date"))
 	}
 	return &s3Answer{head: resp.Header, length: resp.ContentLength, body: body}, nil
 }

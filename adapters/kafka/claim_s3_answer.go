@@ -17,7 +17,22 @@ type s3Error struct {
 	Code    string   `xml:"Code"`
 	Message string   `xml:"Message"`
 
-	status int
+	status  int
+	request string // the store's number of the request; "" = something in between has answered
+}
+
+// otherObject says that what the store has under a name is not what was sent.
+type otherObject struct{ text string }
+
+// Error implements error.
+func (e *otherObject) Error() string { return e.text }
+
+// tells reports whether an error of check is the word of a store that works:
+// it does not have the object, or does not say.
+func tells(err error) bool {
+	var other *otherObject
+	var answer *s3Error
+	return errors.As(err, &other) || errors.As(err, &answer) && !answer.passing()
 }
 
 // Error implements error.
@@ -76,12 +91,15 @@ func (e *s3Error) hint() string {
 	return ""
 }
 
-// failure makes the error of an answer. A clock that the store does not
-// believe is corrected by the store's own for what we sign.
-func (s *s3Store) failure(resp *http.Response, body []byte) error {
+// failure makes the error of the answer to a request signed at a time. A clock
+// that the store does not believe is corrected by the store's own for what we sign.
+func (s *s3Store) failure(resp *http.Response, body []byte, signed string) error {
 	e := &s3Error{}
 	_ = xml.Unmarshal(body, e) // an answer of something before the store has no such body
-	e.status = resp.StatusCode
+	e.status, e.request = resp.StatusCode, resp.Header.Get("X-Amz-Request-Id")
+	if e.Code == "" && e.status == http.StatusForbidden && e.request != "" && skewed(signed, resp.Header.Get("Date")) {
+		e.Code = "RequestTimeTooSkewed" // the answer to a HEAD has no body
+	}
 	if e.Code == "RequestTimeTooSkewed" || e.Code == "RequestExpired" {
 		if at, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
 			s.skew = time.Until(at)
@@ -95,6 +113,14 @@ func (s *s3Store) failure(resp *http.Response, body []byte) error {
 		return err
 	}
 	return &storeRefusal{err}
+}
+
+// skewed reports whether the times of a request and of its answer are further
+// apart than a store bears, which is 15 minutes, less what a slow link takes.
+func skewed(signed, answered string) bool {
+	at, err := time.Parse("20060102T150405Z", signed)
+	date, err2 := http.ParseTime(answered)
+	return err == nil && err2 == nil && date.Sub(at).Abs() > 15*time.Minute-stallAfter
 }
 
 // embeddedError returns the error in an answer whose status says success.

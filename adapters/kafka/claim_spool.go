@@ -54,7 +54,8 @@ type claim struct {
 	Bytes  int64      `json:"bytes"`
 	SHA256 string     `json:"sha256"`
 	Type   string     `json:"content_type"`
-	Done   bool       `json:"done"` // the store has it
+	Done   bool       `json:"done"`           // the store has it
+	Sent   bool       `json:"sent,omitempty"` // all of it was taken; it was not yet seen to be there
 	Asked  time.Time  `json:"asked"`
 	Upload *multipart `json:"upload,omitempty"` // the uploader's while it has the claim
 

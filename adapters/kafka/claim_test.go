@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -243,6 +244,63 @@ func TestStoreRefuses(t *testing.T) {
 			t.Errorf("left in the spool: %v", s)
 		}
 	})
+}
+
+// What was sent is not sent again while the store only does not say whether it
+// has it: it may not, is too busy, finds our clock wrong, or something in
+// between answers. None but the first is a refusal.
+func TestSentOnce(t *testing.T) {
+	for name, head := range map[string]func(http.ResponseWriter){
+		"may not":     func(w http.ResponseWriter) { w.Header().Set("X-Amz-Request-Id", "1"); w.WriteHeader(403) },
+		"too busy":    func(w http.ResponseWriter) { w.WriteHeader(503) },
+		"in between":  func(w http.ResponseWriter) { w.WriteHeader(403) },
+		"no answer":   func(http.ResponseWriter) { panic(http.ErrAbortHandler) },
+		"wrong clock": func(w http.ResponseWriter) { w.Header().Set("X-Amz-Request-Id", "1"); w.WriteHeader(403) },
+	} {
+		for size, sent := range map[int]string{200_000: "put", 2<<20 + 1: "part"} {
+			t.Run(name+" "+sent, func(t *testing.T) {
+				t.Parallel()
+				st := newFakeS3(t)
+				l := newLargeRig(t, st, func(c *Config) {
+					if name != "may not" {
+						c.Large.Refused = wordDeadLetter
+					}
+				})
+				var left atomic.Int64
+				left.Store(6)
+				st.plan(func(what string, w http.ResponseWriter, r *http.Request) bool {
+					if what != "head" || st.count("put")+st.count("complete") == 0 {
+						return false
+					}
+					if name == "wrong clock" {
+						now := time.Now().Add(48 * time.Hour).UTC()
+						w.Header().Set("Date", now.Format(http.TimeFormat))
+						if strings.HasPrefix(r.Header.Get("X-Amz-Date"), now.Format("20060102T")) {
+							return false
+						}
+					}
+					if left.Add(-1) < 0 {
+						return false
+					}
+					head(w)
+					return true
+				})
+				b := l.large(3, size, 1)
+				next := *b
+				_ = l.sink.Send(l.ctx(), &next) // a *gateway.LaterError
+				l.until("some tries", func() bool { return left.Load() <= 3 || name == "wrong clock" && left.Load() <= 5 })
+				l.restart()
+				if err := l.again(b); err != nil {
+					t.Fatal(err)
+				}
+				l.exactlyOnce(3, "data")
+				l.whole(st, b.Items[1].Record.Payload)
+				if n, want := st.count(sent), (size+1<<20-1)>>20; n != want {
+					t.Errorf("%d requests with data, want %d", n, want)
+				}
+			})
+		}
+	}
 }
 
 // Without a store a record that is too large is refused, as ever.
