@@ -148,13 +148,13 @@ func TestLowerLanesHaveAShare(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				q := newLaneQueue(c.lanes...)
 				q.stored = AppendRecord(nil, &Record{Name: "x", Payload: make([]byte, 4000)})
-				bytes := make([]int, len(c.lanes))
+				bytes := make([]int64, len(c.lanes))
 				next := make([]uint64, len(c.lanes))
-				sum, above := 0, 0
+				sum, above := int64(0), 0
 				f := startLanes(q, c.retired, &fakeSink{send: func(_ context.Context, b *Batch) error {
 					<-time.After(time.Second)
-					bytes[b.Lane] += b.Bytes
-					sum += b.Bytes
+					bytes[b.Lane] += int64(b.Bytes)
+					sum += int64(b.Bytes)
 					if b.Items[0].Seq != next[b.Lane]+1 {
 						t.Errorf("lane %d goes on at %d after %d", b.Lane, b.Items[0].Seq, next[b.Lane])
 					}
