@@ -50,7 +50,11 @@ func sub(b *testing.B, dir, name string) string {
 // gateway starts the daemon between the two and waits until both links are up.
 func (r *rig) gateway(b *testing.B) *proc {
 	b.Helper()
-	p := startGateway(b, writeConfig(b, r.dir, r.mosquitto.Addr, r.kafka.Addr))
+	config := writeConfig(b, r.dir, r.mosquitto.Addr, r.kafka.Addr)
+	if mode := os.Getenv("BENCH_DELIVERY"); mode != "" { // at-least-once; the default is exactly once
+		replaceIn(b, config, `topic: "test.{source}"`, `topic: "test.{source}", delivery: `+mode)
+	}
+	p := startGateway(b, config)
 	p.await("links up", 30*time.Second, func(s *gateway.Status) bool {
 		return s.Sources[0].State == gateway.Up && s.Sinks[0].State == gateway.Up
 	})
