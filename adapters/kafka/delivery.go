@@ -16,7 +16,7 @@ import (
 type Handover struct {
 	Delivery           string        `yaml:"delivery" doc:"exactly-once writes the records and the position in the queue in one transaction: consumers that read committed records (isolation.level=read_committed) see each record once. at-least-once does without transactions: after a crash one batch may come twice. auto is exactly-once, or at-least-once where the cluster knows no transactions."`
 	TransactionalID    string        `yaml:"transactional_id" doc:"Transactional id; waystation-<gateway id>-<sink name> when empty. No other producer may use it."`
-	Group              string        `yaml:"group" doc:"Begins the name of the consumer groups that keep the position, one per lane: <group>-<lane>. The transactional id when empty."`
+	Group              string        `yaml:"group" doc:"Begins the name of the consumer groups that keep the position, one per lane: <group>-<gateway id>-<sink name>-<lane>. When empty: <transactional id>-<lane>, or with a transactional_id of your own the same as with a group."`
 	PositionTopic      string        `yaml:"position_topic" doc:"Compacted topic that holds a copy of the position, for absences longer than Kafka keeps the offsets of a group (offsets.retention.minutes, 7 days). Used when it exists; never created. Empty for none."`
 	TransactionTimeout time.Duration `yaml:"transaction_timeout" doc:"After which Kafka rolls an unfinished transaction back. Longer than a batch takes on a bad link, and at most the transaction.max.timeout.ms of the brokers (15m)."`
 }
@@ -64,7 +64,12 @@ const maxIDBytes = 200
 func (s *Sink) deliverAs(version sarama.KafkaVersion) {
 	s.version, s.instance, s.positions = version, rand.Text()[:16], make(map[string]*position)
 	s.txnID = cmp.Or(s.cfg.TransactionalID, "waystation-"+s.env.GatewayID+"-"+s.env.Name)
-	s.group = cmp.Or(s.cfg.Group, s.txnID)
+	s.group = s.txnID
+	if base := cmp.Or(s.cfg.Group, s.cfg.TransactionalID); base != "" {
+		// Whatever is configured alike for two sinks or a fleet: a position that
+		// is another's would make records look sent that are not.
+		s.group = base + "-" + s.env.GatewayID + "-" + s.env.Name
+	}
 	s.exact = s.cfg.Delivery != wordAtLeastOnce && version.IsAtLeast(exactVersion())
 	switch {
 	case s.exact:
