@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/waystation-iot/waystation/gateway"
@@ -36,8 +37,9 @@ type Sink struct {
 	inRow  int    // refused for closing the connection, with none confirmed in between
 	out    []byte // messages being written
 
-	mu      sync.Mutex // guards suspect
-	suspect string     // what the broker closes the connection on; "" = nothing
+	again   atomic.Int64 // messages published again, since the start
+	mu      sync.Mutex   // guards suspect
+	suspect string       // what the broker closes the connection on; "" = nothing
 }
 
 // Connect opens a connection, unless there is one.
@@ -205,6 +207,7 @@ func (s *Sink) encode(i int) bool {
 	first := byte(typePublish<<4 | 1<<1)
 	if j.state[i].again {
 		first |= 1 << 3 // DUP
+		s.again.Add(1)
 	}
 	if s.cfg.Retained {
 		first |= 1
@@ -251,6 +254,9 @@ func (s *Sink) tell(suspect string) {
 	s.suspect = suspect
 }
 
+// factAgain is the name of the fact that tells of repeats.
+const factAgain = "sent again"
+
 // Facts implements gateway.Reporter.
 func (s *Sink) Facts() []gateway.Fact {
 	s.mu.Lock()
@@ -258,6 +264,9 @@ func (s *Sink) Facts() []gateway.Fact {
 	out := []gateway.Fact{{Name: "delivery", Value: "at least once, QoS 1"}}
 	if s.suspect != "" {
 		out = append(out, gateway.Fact{Name: "refused message", Value: s.suspect, Warn: true})
+	}
+	if n := s.again.Load(); n > 0 {
+		out = append(out, gateway.Fact{Name: factAgain, Value: fmt.Sprintf("%d messages, after lost connections", n)})
 	}
 	return append(out, s.creds.Facts(time.Now())...)
 }

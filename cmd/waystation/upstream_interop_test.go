@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -76,10 +77,28 @@ func TestMosquittoUpstream(t *testing.T) {
 		t.Errorf("exit code %d after SIGTERM\n%s", code, g.output())
 	}
 	repeats := result(messages)
-	t.Logf("%d messages, %d repeats after %d faults", messages, repeats, faults)
-	if most := faults * (window + 100); repeats > most { // mosquitto repeats what it had on its way to mosquitto_sub
-		t.Errorf("%d repeats, at most %d were on their way", repeats, most)
+	log, err := os.ReadFile(filepath.Join(dir, "shore", "mosquitto.log"))
+	if err != nil {
+		t.Fatal(err)
 	}
+	// Of each connection that is lost a window was on its way. On a busy machine
+	// more are given up than faults were made. mosquitto repeats to mosquitto_sub
+	// what it likes.
+	losses := strings.Count(string(log), " as waystation-test-gateway-to-shore ") - 1
+	t.Logf("%d messages, %d seen again; %d sent again after %d faults and %d lost connections", messages, repeats, again(&s), faults, losses)
+	if most := losses * window; losses < faults/2 || again(&s) > most {
+		t.Errorf("%d sent again, at most %d were on their way", again(&s), most)
+	}
+}
+
+// again is how many messages the sink says it sent again.
+func again(s *gateway.Status) (n int) {
+	for _, f := range s.Sinks[0].Facts {
+		if f.Name == "sent again" {
+			_, _ = fmt.Sscan(f.Value, &n)
+		}
+	}
+	return n
 }
 
 // probe retains a message by which a subscriber notices that it is one.
