@@ -49,23 +49,7 @@ func TestMosquittoUpstream(t *testing.T) {
 	sentences(t, deck.Addr, lines[:messages/2])
 	sent := make(chan bool)
 	go func() { defer close(sent); sentences(t, deck.Addr, lines[messages/2:]) }()
-	for i := range faults {
-		at := uint64((i + 1) * messages / (faults + 2))
-		g.await("more to be sent", time.Minute, func(s *gateway.Status) bool { return s.Sinks[0].Sent >= at })
-		down, up := shore.Stop, shore.Start
-		if i%2 == 1 {
-			down, up = shore.Pause, shore.Resume
-		}
-		if err := down(); err != nil {
-			t.Fatal(err)
-		}
-		g.await("the loss to be seen", time.Minute, func(s *gateway.Status) bool {
-			return s.Sinks[0].State == gateway.Down || s.Sinks[0].Waiting == 0
-		})
-		if err := up(); err != nil {
-			t.Fatal(err)
-		}
-	}
+	trouble(g, shore, messages, faults)
 	<-sent
 	s := g.await("all sent", 3*time.Minute, func(s *gateway.Status) bool {
 		return s.Sources[0].Queued >= messages && s.Sinks[0].Waiting == 0
@@ -88,6 +72,28 @@ func TestMosquittoUpstream(t *testing.T) {
 	t.Logf("%d messages, %d seen again; %d sent again after %d faults and %d lost connections", messages, repeats, again(&s), faults, losses)
 	if most := losses * window; losses < faults/2 || again(&s) > most {
 		t.Errorf("%d sent again, at most %d were on their way", again(&s), most)
+	}
+}
+
+// trouble stops and starts the broker and holds it up, in turn, while messages
+// are sent.
+func trouble(g *proc, shore *peers.Mosquitto, messages, faults int) {
+	for i := range faults {
+		at := uint64((i + 1) * messages / (faults + 2))
+		g.await("more to be sent", time.Minute, func(s *gateway.Status) bool { return s.Sinks[0].Sent >= at })
+		down, up := shore.Stop, shore.Start
+		if i%2 == 1 {
+			down, up = shore.Pause, shore.Resume
+		}
+		if err := down(); err != nil {
+			g.t.Fatal(err)
+		}
+		g.await("the loss to be seen", time.Minute, func(s *gateway.Status) bool {
+			return s.Sinks[0].State == gateway.Down || s.Sinks[0].Waiting == 0
+		})
+		if err := up(); err != nil {
+			g.t.Fatal(err)
+		}
 	}
 }
 
