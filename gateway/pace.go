@@ -61,14 +61,15 @@ func (l BatchLimits) check() error {
 // small: it may be for another link.
 type pacing struct {
 	max    BatchLimits
-	limit  int       // bytes of the next batch; 0 = firstBatchBytes
-	full   bool      // the batch took the limit: more was waiting
-	cut    bool      // the batch is less than what was read
-	begun  time.Time // when Send was called for the batch
-	trying bool      // Send has not returned nil or refusals
-	spoilt bool      // it failed before: the time says nothing
-	rate   float64   // bytes per second before the limit was last doubled beyond plainBatchBytes; 0 = it was not
-	hold   int       // batches before it is tried again
+	limit  int           // bytes of the next batch; 0 = firstBatchBytes
+	full   bool          // the batch took the limit: more was waiting
+	cut    bool          // the batch is less than what was read
+	begun  time.Time     // when Send was called for the batch
+	took   time.Duration // by that Send
+	trying bool          // Send has not returned nil or refusals
+	spoilt bool          // it failed before: the time says nothing
+	rate   float64       // bytes per second before the limit was last doubled beyond plainBatchBytes; 0 = it was not
+	hold   int           // batches before it is tried again
 }
 
 // bytes is the limit of the next batch.
@@ -133,7 +134,7 @@ func (p *pacing) failed() {
 // done notes that a batch of so many bytes is confirmed.
 func (p *pacing) done(bytes int) {
 	took := time.Since(p.begun)
-	p.trying = false
+	p.trying, p.took = false, took
 	if p.spoilt || bytes == 0 {
 		return
 	}
@@ -177,5 +178,5 @@ func (f *forwarder) pause(b *Batch) time.Duration {
 	case f.pace.max.Wait > 0 && f.lane > 0:
 		return f.pace.max.Wait
 	}
-	return pauseAfter(len(b.Items))
+	return max(0, pauseAfter(len(b.Items))-f.pace.took) // while it was sent, records have gathered already
 }

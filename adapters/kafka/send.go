@@ -56,7 +56,7 @@ func (s *Sink) Send(ctx context.Context, b *gateway.Batch) error {
 	if s.job.placed {
 		s.learnSchemas(ctx)
 	}
-	tries, pause, resets := 0, s.pause, 0
+	tries, resets := 0, 0
 	var since time.Time // of the first try without progress
 	for !s.over() {
 		r := s.step(ctx)
@@ -72,7 +72,7 @@ func (s *Sink) Send(ctx context.Context, b *gateway.Batch) error {
 			return cmp.Or(r.end, r.err)
 		}
 		if r.err == nil && r.progress {
-			tries, pause = 0, s.pause
+			tries = 0
 			continue
 		}
 		if r.err == nil { // only topics that may not be written are left
@@ -81,7 +81,7 @@ func (s *Sink) Send(ctx context.Context, b *gateway.Batch) error {
 			return err
 		}
 		if r.progress || tries == 0 {
-			tries, pause, since = 0, s.pause, time.Now()
+			tries, since = 0, time.Now()
 		}
 		if tries++; tries >= s.tries || time.Since(since) > s.cfg.RequestTimeout {
 			if err := s.giveUp(ctx, r); err != nil {
@@ -89,10 +89,9 @@ func (s *Sink) Send(ctx context.Context, b *gateway.Batch) error {
 			}
 			continue
 		}
-		if rest(ctx, pause); ctx.Err() != nil {
+		if rest(ctx, s.pauseBefore(tries)); ctx.Err() != nil {
 			return s.cancelled(ctx)
 		}
-		pause = min(2*pause, time.Second)
 	}
 	return s.finish()
 }
@@ -102,6 +101,15 @@ func (s *Sink) cancelled(ctx context.Context) error {
 	s.leave(grace)
 	_ = s.drop()
 	return fmt.Errorf("%s: send: %w", s.addr, context.Cause(ctx))
+}
+
+// pauseBefore is how long to wait after so many tries without progress. The
+// first is mostly over at once: Kafka is still closing the transaction before.
+func (s *Sink) pauseBefore(tries int) time.Duration {
+	if tries < 2 {
+		return s.pause / 20
+	}
+	return min(s.pause<<(tries-2), time.Second)
 }
 
 // rest waits before the next try.

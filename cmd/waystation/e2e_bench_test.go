@@ -106,6 +106,9 @@ func BenchmarkLatency(b *testing.B) {
 			if err := load(r.mosquitto.Addr, 2*rate/800*800, rate); err != nil { // warm-up
 				b.Fatal(err)
 			}
+			p.await("warm-up sent", time.Minute, func(s *gateway.Status) bool { // a new Kafka takes seconds for its first transaction
+				return s.Sources[0].Queued >= int64(2*rate/800*800) && s.Sinks[0].Waiting == 0
+			})
 			n := 20 * rate / 800 * 800
 			late := consume(b, r.kafka.Addr, n)
 			cpu, commits := p.cpu(), p.metric("waystation_queue_commits_total")
