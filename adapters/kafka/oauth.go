@@ -24,6 +24,13 @@ const (
 	// less than the 85 % of a session's life after which sarama logs in again
 	// (KIP-368), so that this is always done with a new token.
 	tokenShare = 0.8
+	// leastLeft is what a token has left, at least, when it is renewed: a broker
+	// ends the connection of a client that logs in again within a second, as
+	// sarama does with what little a session is worth that ends with its token.
+	leastLeft = 3 * time.Second
+	// endSlack is how long before its end a token is not used any more: its end
+	// is in whole seconds, rounded down (RFC 7519 section 2).
+	endSlack = 2 * time.Second
 	// tokenLife is that of a token whose server does not tell (RFC 6749 section 5.1).
 	tokenLife = 5 * time.Minute
 	// tokenPause is how long a server that failed is left alone while the token
@@ -116,7 +123,8 @@ func (t *tokens) fetch(ctx context.Context) error {
 	if got.Expiry.IsZero() {
 		life = tokenLife
 	}
-	t.token, t.ends, t.renew = got.AccessToken, began.Add(life), began.Add(time.Duration(float64(life)*tokenShare))
+	t.token, t.ends = got.AccessToken, began.Add(max(life-endSlack, life/2))
+	t.renew = began.Add(min(time.Duration(float64(life)*tokenShare), max(life-leastLeft, life/4)))
 	return nil
 }
 
