@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 )
 
@@ -131,6 +132,9 @@ type Adapter struct {
 	Doc       string              // one sentence: what it connects to
 	NewSource func() SourceConfig // returns the defaults; nil when it cannot be a source
 	NewSink   func() SinkConfig   // returns the defaults; nil when it cannot be a sink
+	Schemes   []string            // URL schemes that `browse` takes to this adapter, e.g. "modbus+rtu"; they are no other adapter's
+	Browse    Browser             // looks around at such a URL; nil = it cannot
+	Library   fs.FS               // files that options with a `file` tag may name as builtin:NAME; nil = none
 }
 
 // FieldError is a fault in one option of a configuration.
