@@ -40,7 +40,6 @@ type found struct {
 	tags    []gateway.Tag
 	sunspec []string // its models, with where they are
 	words   int      // registers that it takes in a request; 0 = all that Modbus allows
-	holes   bool     // there are registers that cannot be read between those that can
 	tables  []foundTable
 	order   string // of the bytes of values of several registers; "" = not to be told
 }
@@ -173,7 +172,6 @@ func (e *explorer) look(ctx context.Context, unit int) (f *found, err error) {
 		if w.words > 0 && (f.words == 0 || w.words < f.words) {
 			f.words = w.words
 		}
-		f.holes = f.holes || w.holes
 		e.done = w.base + e.o.to - e.o.from + 1
 		if errors.Is(err, errEnough) {
 			e.b.Note("unit %d: %s: not all of the range was looked at: %v", unit, table, err)

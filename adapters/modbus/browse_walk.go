@@ -34,7 +34,6 @@ type walk struct {
 	base           int // progress before it
 	keep           int // requests that are left for others
 	words          int // most that the unit takes in a request; 0 = no limit was found
-	holes          bool
 	runs           []*run
 	silent         int  // requests without an answer in a row
 	gone           bool // there is no such table
@@ -55,7 +54,8 @@ func (w *walk) most() int {
 // what is refused until it is known where it ends, and passes over what cannot
 // be read in steps that become longer.
 func (w *walk) ranges(ctx context.Context, from, to int) error {
-	step, refused := 1, from-1 // the last address known to be refused
+	steps := []int{1, 2, 5, 10, 20, 50} // where nothing can be read; maps begin at round numbers
+	step, refused := 0, from-1          // refused is the last address known to be
 	for at := from; at <= to && !w.gone; {
 		w.b.Progress(min(w.base+at-w.o.from, w.total), w.total, fmt.Sprintf("unit %d: %s %d", w.unit, tableOf(w.function), at))
 		n, err := w.reach(ctx, at, to)
@@ -65,18 +65,16 @@ func (w *walk) ranges(ctx context.Context, from, to int) error {
 		case w.gone:
 		case n == 0:
 			refused = at
-			at += step
-			step = min(2*step, mostStep)
-			at -= at % step // maps begin at round numbers
-			at = max(at, refused+1)
+			at += steps[step] - at%steps[step]
+			step = min(step+1, len(steps)-1)
 		case refused > from-1 && at-refused > 1 && !w.has(at-1):
 			if err := w.back(ctx, refused, at); err != nil {
 				return err
 			}
-			refused, step = from-1, 1
+			refused, step = from-1, 0
 			at += n
 		default:
-			refused, step = from-1, 1
+			refused, step = from-1, 0
 			at += n
 		}
 	}
@@ -102,7 +100,7 @@ func (w *walk) reach(ctx context.Context, at, to int) (int, error) {
 		return n, err
 	}
 	bad--
-	good := 0
+	good, least := 0, 0
 	for _, few := range []int{1, 2} { // some give values of two registers whole or not at all
 		if few >= bad || good > 0 {
 			break
@@ -110,15 +108,13 @@ func (w *walk) reach(ctx context.Context, at, to int) (int, error) {
 		if good, err = w.read(ctx, at, few); err != nil || w.gone {
 			return 0, err
 		}
+		least = few
 	}
 	if good == 0 {
 		return 0, nil
 	}
-	for bad-good > 1 {
-		mid := (good + bad) / 2
-		if good == 2 && bad-good > 2 {
-			mid &^= 1
-		}
+	for bad-good > least {
+		mid := (good + bad) / 2 / least * least
 		n, err := w.read(ctx, at, mid)
 		if err != nil {
 			return good, err
@@ -129,30 +125,27 @@ func (w *walk) reach(ctx context.Context, at, to int) (int, error) {
 			bad = mid
 		}
 	}
-	return good, w.limit(ctx, at, good)
+	return good, w.limit(ctx, at+good, least, good)
 }
 
-// limit finds out whether a block ended because a request may not be longer:
-// then what follows it can be read.
-func (w *walk) limit(ctx context.Context, at, good int) error {
-	if w.most() == maxBits || at+good > w.o.to {
+// limit finds out whether a block of some length ended at end because a request
+// may not be longer: then what follows it can be read.
+func (w *walk) limit(ctx context.Context, end, least, length int) error {
+	if w.most() == maxBits || end+least-1 > w.o.to {
 		return nil
 	}
 	kept := len(w.runs)
-	n, err := w.read(ctx, at+good, 1)
-	w.runs = w.runs[:min(len(w.runs), kept)] // it is read again with what follows
-	if err != nil || n == 0 {
-		w.holes = w.holes || n == 0
-		return err
+	n, err := w.read(ctx, end, least)
+	w.runs = w.runs[:kept] // it is read again with what follows
+	if err == nil && n > 0 {
+		w.words = length
 	}
-	w.words = good
-	return nil
+	return err
 }
 
 // back finds where a block begins that was found after addresses were passed
 // over, and reads what lies before at.
 func (w *walk) back(ctx context.Context, refused, at int) error {
-	w.holes = true
 	least := max(refused+1, at-w.most())
 	from := at // the first that is known to be readable
 	for low := least - 1; from-low > 1; {
