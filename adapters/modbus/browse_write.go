@@ -54,7 +54,7 @@ func (e *explorer) write(all []*found) error {
 // writeLine writes the options of the line.
 func (e *explorer) writeLine(w *writer) {
 	if s := e.c.Serial; strings.HasPrefix(e.c.URL, "rtu:") || strings.HasPrefix(e.c.URL, "ascii:") {
-		w.f(4, "serial: {baud: %d, data_bits: %d, parity: %s, stop_bits: %q}", s.Baud, s.DataBits, s.Parity, strconv.Itoa(s.StopBits))
+		w.f(4, "serial: {baud: %d, data_bits: %d, parity: %s, stop_bits: %d}", s.Baud, s.DataBits, s.Parity, s.StopBits)
 	}
 	if t := e.c.TLS; t != nil {
 		var set []string

@@ -1,6 +1,7 @@
 package modbus
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -117,19 +118,19 @@ func (l *mbap) exchange(q *request) ([]byte, error) {
 		frame, err := l.in.next()
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			l.ids.giveUp(id)
+			l.ids.giveUp(expect(q, id))
 			if heard == nil {
 				heard = l.in.partial()
 			}
 			return nil, &silence{q.timeout, heard}
 		case err != nil:
 			return nil, l.lost(receiving, err)
-		case l.drop(frame, id):
+		case l.drop(frame):
 			continue
 		}
 		data, err := l.open(q, sent, frame)
 		if !errors.Is(err, errForeign) {
-			return data, err
+			return l.sound(frame, data, err)
 		}
 		l.foreign.Add(1)
 		heard = err
@@ -138,16 +139,17 @@ func (l *mbap) exchange(q *request) ([]byte, error) {
 	return nil, fmt.Errorf("%s: %d frames that nobody asked for: the line is out of step: %w", l.address, mostForeign, heard)
 }
 
-// drop counts a late answer; it reports false for every other frame.
-func (l *mbap) drop(frame []byte, asked uint16) bool {
-	if wellFormed(frame) != nil {
-		return false
+// sound returns the answer that a frame holds, or an error when a late answer
+// is a part of the frame.
+func (l *mbap) sound(frame, data []byte, err error) ([]byte, error) {
+	if len(l.ids.given) > 0 && err == nil {
+		for i := range l.ids.given {
+			if err := l.whole(frame, &l.ids.given[i]); err != nil {
+				return nil, l.lost(receiving, err)
+			}
+		}
 	}
-	if id := binary.BigEndian.Uint16(frame); id != asked && l.ids.late(id) {
-		l.late.Add(1)
-		return true
-	}
-	return false
+	return data, err
 }
 
 // clear takes in what came since the last exchange: late answers and frames
@@ -165,9 +167,7 @@ func (l *mbap) clear() error {
 			return nil
 		case err != nil:
 			return l.lost(receiving, err)
-		case wellFormed(frame) == nil && l.ids.late(binary.BigEndian.Uint16(frame)):
-			l.late.Add(1)
-		default:
+		case !l.drop(frame):
 			l.foreign.Add(1)
 		}
 	}
@@ -194,6 +194,9 @@ func (l *mbap) open(q *request, sent, frame []byte) ([]byte, error) {
 	}
 	if binary.BigEndian.Uint16(frame) != binary.BigEndian.Uint16(sent) {
 		return nil, &stranger{fmt.Sprintf("a frame with transaction %d, not %d", binary.BigEndian.Uint16(frame), binary.BigEndian.Uint16(sent))}
+	}
+	if bytes.Equal(frame, sent) { // with some addresses it would pass for the answer of coils
+		return nil, &stranger{"our own request came back"}
 	}
 	if ofDevice(q.unit) && ofDevice(frame[6]) {
 		frame[6] = sent[6] // both mean the device that was connected to

@@ -30,12 +30,16 @@ func (e *outOfStep) Error() string { return e.what + ": the line is out of step"
 // stream takes ADUs from a stream of bytes.
 type stream struct {
 	from io.Reader
-	buf  [2 * mbapMost]byte
+	buf  [3 * mbapMost]byte
 	a, b int // what is received and not taken is buf[a:b]
 }
 
 // next implements frames.
 func (s *stream) next() ([]byte, error) {
+	if s.a > mbapMost {
+		s.b = copy(s.buf[:], s.buf[s.a:s.b])
+		s.a = 0
+	}
 	for {
 		n, err := s.length()
 		if err != nil {
@@ -122,36 +126,40 @@ const mostGivenUp = 64
 // requests that were given up, because their answers may still come.
 type transactions struct {
 	last  uint16
-	given []uint16 // oldest first; at most mostGivenUp
+	given []expected // oldest first; at most mostGivenUp
 }
 
 // newTransactions begins anywhere: gateways to serial lines were seen to give
 // the answer to a request of an old connection to the next one.
 func newTransactions() transactions {
-	return transactions{last: uint16(rand.Uint32()), given: make([]uint16, 0, mostGivenUp)}
+	return transactions{last: uint16(rand.Uint32()), given: make([]expected, 0, mostGivenUp)}
 }
 
 // next returns an identifier that is neither given up nor taken.
 func (t *transactions) next(taken func(uint16) bool) uint16 {
 	for {
 		t.last++
-		if !slices.Contains(t.given, t.last) && (taken == nil || !taken(t.last)) {
+		if t.index(t.last) < 0 && (taken == nil || !taken(t.last)) {
 			return t.last
 		}
 	}
 }
 
 // giveUp remembers an identifier, and forgets the oldest when there are too many.
-func (t *transactions) giveUp(id uint16) {
+func (t *transactions) giveUp(x expected) {
 	if len(t.given) == mostGivenUp {
 		t.given = t.given[:copy(t.given, t.given[1:])]
 	}
-	t.given = append(t.given, id)
+	t.given = append(t.given, x)
+}
+
+func (t *transactions) index(id uint16) int {
+	return slices.IndexFunc(t.given, func(x expected) bool { return x.id == id })
 }
 
 // late reports whether id was given up, and forgets it: it is answered now.
 func (t *transactions) late(id uint16) bool {
-	i := slices.Index(t.given, id)
+	i := t.index(id)
 	if i >= 0 {
 		t.given = slices.Delete(t.given, i, i+1)
 	}

@@ -78,7 +78,7 @@ func (p *pipeline) Ask(ctx context.Context, q *request) ([]byte, error) {
 		return r.data, r.err
 	}
 	delete(p.waiting, id)
-	p.ids.giveUp(id)
+	p.ids.giveUp(expect(q, id))
 	return nil, err
 }
 
@@ -154,9 +154,13 @@ func (p *pipeline) hand(frame []byte) (wrong, err error) {
 		}
 		return &stranger{fmt.Sprintf("a frame with transaction %d", id)}, nil
 	}
-	data, err := p.open(c.q, c.sent, slices.Clone(frame)) // who asked keeps the data
+	frame = slices.Clone(frame) // who asked keeps the data
+	data, err := p.open(c.q, c.sent, frame)
 	if errors.Is(err, errForeign) {
 		return err, nil
+	}
+	if data, err = p.sound(frame, data, err); err == nil {
+		data, err = p.alone(id, frame, data)
 	}
 	delete(p.waiting, id)
 	c.done <- result{data, err}
@@ -164,6 +168,19 @@ func (p *pipeline) hand(frame []byte) (wrong, err error) {
 		return nil, err
 	}
 	return nil, nil
+}
+
+// alone returns data, or an error when the answer to another request that waits
+// is a part of the frame. mu is held.
+func (p *pipeline) alone(id uint16, frame, data []byte) ([]byte, error) {
+	for other, c := range p.waiting {
+		if x := expect(c.q, other); other != id {
+			if err := p.whole(frame, &x); err != nil {
+				return nil, p.lost(receiving, err)
+			}
+		}
+	}
+	return data, nil
 }
 
 // fail says why nothing is read any more. Who waits sees it by ended.
