@@ -135,6 +135,6 @@ func (c *Config) checkOptions(at string, o *DeviceOptions, note bad) {
 // within checks a time that may be left out.
 func within(key string, d time.Duration, bounds [2]time.Duration, note bad) {
 	if d != 0 && (d < bounds[0] || d > bounds[1]) {
-		note(key, "", "%s is out of range: %s to %s", d, bounds[0], bounds[1])
+		note(key, "", "%s is out of range: %s to %s", d, bounds[0], strings.TrimSuffix(bounds[1].String(), "0m0s"))
 	}
 }

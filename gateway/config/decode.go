@@ -3,7 +3,6 @@ package config
 import (
 	"encoding"
 	"fmt"
-	"io/fs"
 	"math"
 	"reflect"
 	"slices"
@@ -16,10 +15,10 @@ import (
 
 // decoder fills structs from nodes and notes every fault on the way.
 type decoder struct {
-	rep     *reporter
-	known   map[string]bool // paths that already have a fault
-	files   *files          // that options name; nil where they may not
-	library fs.FS           // of the adapter whose options are decoded
+	rep   *reporter
+	known map[string]bool  // paths that already have a fault
+	files *files           // that options name; nil where they may not
+	owner *gateway.Adapter // whose options are decoded
 }
 
 // fault notes a fault at n.

@@ -37,7 +37,7 @@ type files struct {
 
 // fileKey is a file read as a type.
 type fileKey struct {
-	library fs.FS
+	library string // type of the adapter, for files of its library
 	name    string
 	typ     reflect.Type
 }
@@ -65,7 +65,7 @@ func (d *decoder) include(n *node, path string, o *option) {
 	name := strings.TrimSpace(n.text)
 	key := fileKey{name: name, typ: t}
 	if strings.HasPrefix(name, builtin) {
-		key.library = d.library
+		key.library = d.owner.Type
 	} else if !filepath.IsAbs(name) {
 		key.name = filepath.Join(d.rep.dir, name)
 	}
@@ -102,11 +102,11 @@ func (d *decoder) open(key fileKey, name string, o *option) *include {
 	shown := key.name
 	if strings.HasPrefix(name, builtin) {
 		shown = name
-		data, err = fromLibrary(key.library, strings.TrimPrefix(name, builtin))
+		data, err = fromLibrary(d.owner.Library, strings.TrimPrefix(name, builtin))
 	} else if name == "" {
 		err = &gateway.FieldError{Msg: "must not be empty", Hint: "give " + o.typeWords()}
 	} else {
-		data, err = fromDisk(key.name, d.library)
+		data, err = fromDisk(key.name, d.owner.Library)
 	}
 	if err != nil {
 		f.lost, f.refused = true, err.Error()
@@ -128,6 +128,7 @@ func (d *decoder) open(key fileKey, name string, o *option) *include {
 		f.lost = true
 		return f
 	}
+	f.lost = f.root.kind != kindMap
 	f.fill(f.root, "", optionsOf(f.val.Elem()), func(key string) bool { return strings.HasPrefix(key, "x-") })
 	return f
 }
@@ -147,7 +148,7 @@ func (f *include) own(err error) {
 	if err == nil {
 		return
 	}
-	f.known[""] = true
+	f.lost = true // what follows from half a list need not be said
 	if many, ok := err.(interface{ Unwrap() []error }); ok {
 		for _, e := range many.Unwrap() {
 			f.own(e)

@@ -121,7 +121,7 @@ func (f *filler) source(item *node, path string) string {
 		f.fault(item, path, "adapter "+a.Type+" gives no configuration: please report it", "")
 		return ""
 	}
-	f.library = a.Library
+	f.owner = a
 	f.decodeInto(item, path, shared, own)
 	if f.checkName(item, path, shared.Name) == gateway.NoticeSource {
 		f.check(item, path, &gateway.FieldError{Key: "name", Msg: fmt.Sprintf("%q is the name of the gateway's own records", gateway.NoticeSource), Hint: "take another"})
@@ -151,7 +151,7 @@ func (f *filler) sink(item *node, path string) string {
 		f.fault(item, path, "adapter "+a.Type+" gives no configuration: please report it", "")
 		return ""
 	}
-	f.library = a.Library
+	f.owner = a
 	f.decodeInto(item, path, shared, own)
 	f.checkName(item, path, shared.Name)
 	f.validate(item, path, own.Validate)
