@@ -103,7 +103,7 @@ func (c *Config) checkURL(note bad) {
 		checkPort(c.URL, u, note)
 		return
 	}
-	port, err := strconv.Atoi(u.Port())
+	port, err := strconv.Atoi(portOf(u))
 	switch {
 	case u.Hostname() == "":
 		note("url", "for example "+u.Scheme+"://10.0.0.5:502", "%q has no host", c.URL)
@@ -116,6 +116,18 @@ func (c *Config) checkURL(note bad) {
 	case u.Path != "" && u.Path != "/":
 		note("url", "units stand under unit or devices", "%q has something behind the port", c.URL)
 	}
+}
+
+// portOf returns the port of an address: that of Modbus when it has none.
+// Serial servers have no usual one.
+func portOf(u *url.URL) string {
+	switch {
+	case u.Port() != "" || families()[strings.ToLower(u.Scheme)].framed:
+		return u.Port()
+	case strings.EqualFold(u.Scheme, "tls"):
+		return "802"
+	}
+	return "502"
 }
 
 // checkPort checks the path of a serial port.
@@ -191,7 +203,7 @@ func (c *Config) Occupies() string {
 	case err != nil || !known:
 		return ""
 	case !f.port:
-		return "the line to " + net.JoinHostPort(strings.ToLower(u.Hostname()), u.Port())
+		return "the line to " + net.JoinHostPort(strings.ToLower(u.Hostname()), portOf(u))
 	}
 	path := filepath.Clean(u.Path)
 	if real, err := filepath.EvalSymlinks(path); err == nil {
