@@ -134,7 +134,8 @@ func (m model) group(layout *Group) (Group, bool) {
 	g.Points = nil
 	end := sunspecHead + m.length
 	for _, p := range layout.Points {
-		if p.Address+p.registers() > end || p.ScaleAt != nil && *p.ScaleAt >= end {
+		last, _ := p.run(p.elements() - 1)
+		if last.end() > end || p.ScaleAt != nil && *p.ScaleAt >= end {
 			continue
 		}
 		p.Address += m.at
@@ -145,18 +146,6 @@ func (m model) group(layout *Group) (Group, bool) {
 		g.Points = append(g.Points, p)
 	}
 	return g, len(g.Points) > 0
-}
-
-// registers is how many registers the values of a point take.
-func (p *Point) registers() int {
-	n := 1
-	switch p.Type {
-	case "int32", "uint32", "float32", "bcd32", "bits32":
-		n = 2
-	case "int64", "uint64", "float64", "bcd64":
-		n = 4
-	}
-	return n * max(1, p.Count)
 }
 
 // ids lists the identifiers of models.
