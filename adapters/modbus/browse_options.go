@@ -80,11 +80,11 @@ func (s *Serial) set(query url.Values) (err error) {
 		value := query.Get(key)
 		switch key {
 		case "baud":
-			s.Baud, err = within(value, 50, 10_000_000)
+			s.Baud, err = wholeNumber(value, 50, 10_000_000)
 		case "data_bits":
-			s.DataBits, err = within(value, 7, 8)
+			s.DataBits, err = wholeNumber(value, 7, 8)
 		case "stop_bits":
-			s.StopBits, err = within(value, 1, 2)
+			s.StopBits, err = wholeNumber(value, 1, 2)
 		case "parity":
 			if s.Parity = value; value != "none" && value != "even" && value != "odd" {
 				err = fmt.Errorf("%q is none of none, even, odd", value)
@@ -99,8 +99,8 @@ func (s *Serial) set(query url.Values) (err error) {
 	return nil
 }
 
-// within reads a whole number between two limits.
-func within(text string, least, most int) (int, error) {
+// wholeNumber reads a whole number between two limits.
+func wholeNumber(text string, least, most int) (int, error) {
 	n, err := strconv.Atoi(strings.TrimSpace(text))
 	if err != nil || n < least || n > most {
 		return 0, fmt.Errorf("%q is no whole number from %d to %d", text, least, most)
@@ -111,13 +111,13 @@ func within(text string, least, most int) (int, error) {
 // readRange reads "3" or "3-9".
 func readRange(text string, most int) (from, to int, err error) {
 	a, b, two := strings.Cut(text, "-")
-	if from, err = within(a, 0, most); err != nil {
+	if from, err = wholeNumber(a, 0, most); err != nil {
 		return 0, 0, err
 	}
 	if !two {
 		return from, from, nil
 	}
-	if to, err = within(b, 0, most); err == nil && to < from {
+	if to, err = wholeNumber(b, 0, most); err == nil && to < from {
 		err = fmt.Errorf("%q ends before it begins", text)
 	}
 	return from, to, err
@@ -166,7 +166,7 @@ func readOptions(set map[string]string, lineURL string) (o browseOptions, err er
 				err = fmt.Errorf("%q is no number from 0.1 to 1000", value)
 			}
 		case "requests":
-			o.requests, err = within(value, 1, 1_000_000)
+			o.requests, err = wholeNumber(value, 1, 1_000_000)
 		case "timeout":
 			o.timeout, err = readDuration(value, 10*time.Millisecond)
 		case "wait":

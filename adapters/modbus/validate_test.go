@@ -2,9 +2,8 @@ package modbus
 
 import (
 	"errors"
-	"os"
-	"path/filepath"
-	"reflect"
+	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -12,172 +11,202 @@ import (
 	"github.com/waystation-iot/waystation/gateway"
 )
 
-// okProfile is a small profile that is right.
-func okProfile() *Profile {
-	return &Profile{Groups: []Group{{Name: "g", Points: []Point{{Name: "p"}}}}}
+// sound is a profile without faults that uses most of what there is.
+func sound() *Profile {
+	return &Profile{Name: "p", Order: "CDAB",
+		Limits: Limits{Words: 100, Gap: ptr(0), Forbidden: []Range{{"holding", 500, 510}}},
+		Groups: []Group{{Name: "main", Every: time.Second, Points: everyType()}, {Name: "sel", Select: &Select{Address: 1, Values: []uint16{3}},
+			Points: []Point{{Name: "a", Address: 10}, {Name: "b", Address: 100, Type: "uint32"}}}},
+		SunSpec: &SunSpec{Bases: []int{40000, 0}, Models: []SunSpecModel{
+			{IDs: []int{101, 102}, Group: Group{Name: "inverter", Points: []Point{{Name: "W", Address: 14, Type: "int16", ScaleAt: ptr(15)}}}},
+			{IDs: []int{111}, Group: Group{Name: "inverter", Points: []Point{{Name: "W", Address: 500, Type: "float32"}}}}}}}
 }
 
-// okConfig is a line with one device that is right.
-func okConfig(url string) *Config {
-	c := defaults()
-	c.URL, c.Profile = url, okProfile()
-	return c
+func TestSoundProfile(t *testing.T) {
+	p := sound()
+	if errs := p.validate("profile"); errs != nil {
+		t.Fatal(errors.Join(errs...))
+	}
+	for i := range p.Groups {
+		if _, err := compile(p, &p.Groups[i]); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
-// faultsOf returns the faults of c: key, message and hint of each.
-func faultsOf(c *Config) []string {
-	var out []string
-	var walk func(error)
-	walk = func(err error) {
-		if many, ok := err.(interface{ Unwrap() []error }); ok {
-			for _, e := range many.Unwrap() {
-				walk(e)
+// TestEveryFaultOfAProfile spoils the sound profile in one place each.
+func TestEveryFaultOfAProfile(t *testing.T) {
+	point := func(q Point) func(*Profile) {
+		return func(p *Profile) {
+			if q.Name == "" {
+				q.Name = "x"
 			}
-		} else if fe, ok := errors.AsType[*gateway.FieldError](err); ok {
-			out = append(out, fe.Error())
-		} else if err != nil {
-			out = append(out, "no field error: "+err.Error())
+			p.Groups[0].Points = append(p.Groups[0].Points[:0:0], q)
 		}
 	}
-	walk(c.Validate())
-	return out
-}
-
-func TestLinesThatAreRight(t *testing.T) {
-	for _, url := range []string{"tcp://10.0.0.5:502", "tcp://plc", "TCP://plc:1502/", "tls://plc:802", "udp://[fe80::1]:502", "rtu:///dev/ttyUSB0",
-		"ascii:///dev/serial/by-id/usb-FTDI-if00-port0", "rtu+tcp://10.0.0.5:4001", "ascii+tcp://moxa:4001", "rtu+udp://moxa:4001"} {
-		if got := faultsOf(okConfig(url)); got != nil {
-			t.Errorf("%s: %v", url, got)
-		}
-	}
-}
-
-func TestURLFaults(t *testing.T) {
-	for url, want := range map[string]string{
-		"":                       "url: must not be empty (for example tcp://10.0.0.5:502",
-		"10.0.0.5:502":           `"10.0.0.5:502" is not the address of a line (the schemes are tcp,`,
-		"/dev/ttyUSB0":           "(write rtu:///dev/ttyUSB0)",
-		"modbus://plc":           "(write tcp:// for Modbus/TCP, rtu:// for a serial port)",
-		"tcp://%zz":              "is not an address",
-		"tcp://u:p@plc:502":      "must not carry credentials",
-		"tcp://plc:502?a=b":      "has something behind the address",
-		"tcp://plc:502/1":        "has something behind the port (units stand under unit or devices)",
-		"tcp://plc:0":            "needs a port, 1 to 65535",
-		"tcp://plc:70000":        "needs a port, 1 to 65535",
-		"tcp://:502":             "has no host",
-		"rtu+tcp://plc":          "needs a port, 1 to 65535 (serial servers have their own",
-		"rtu://dev/ttyUSB0":      "(three slashes: rtu:///dev/ttyUSB0)",
-		"rtu:ttyUSB0":            "is not the path of a port",
-		"rtu:///dev/tty?baud=96": "(options of a serial port stand under serial)",
-	} {
-		if got := faultsOf(okConfig(url)); len(got) != 1 || !strings.Contains(got[0], want) {
-			t.Errorf("%s: want %s, got %v", url, want, got)
-		}
-	}
-}
-
-func TestOptionFaults(t *testing.T) {
-	many := 11
-	tests := []struct {
-		name, url, want string
-		change          func(c *Config)
+	at := "groups[0].points[0]."
+	for _, c := range []struct {
+		key, want string
+		spoil     func(*Profile)
 	}{
-		{"baud", "rtu:///dev/tty", "serial.baud: 0 is out of range: 1 to 4000000", func(c *Config) { c.Serial.Baud = 0 }},
-		{"data bits", "ascii:///dev/tty", "serial.data_bits: 6 is not possible: 7 or 8", func(c *Config) { c.Serial.DataBits = 6 }},
-		{"data bits of RTU", "rtu+tcp://h:1", "serial.data_bits: must be 8 for RTU (7 is for ascii)", func(c *Config) { c.Serial.DataBits = 7 }},
-		{"parity", "rtu:///dev/tty", `serial.parity: "mark" is not possible`, func(c *Config) { c.Serial.Parity = "mark" }},
-		{"stop bits", "rtu:///dev/tty", "serial.stop_bits: 3 is not possible", func(c *Config) { c.Serial.StopBits = 3 }},
-		{"rs485 elsewhere", "rtu+tcp://h:1", "serial.rs485: has no effect here", func(c *Config) { c.Serial.RS485.Enabled = true }},
-		{"rs485 delay", "rtu:///dev/tty", "serial.rs485.delay_before_send: 101ms is not possible", func(c *Config) { c.Serial.RS485.DelayBefore = 101 * time.Millisecond }},
-		{"rs485 fraction", "rtu:///dev/tty", "serial.rs485.delay_after_send: 1.5ms is not possible", func(c *Config) { c.Serial.RS485.DelayAfter = 1500 * time.Microsecond }},
-		{"serial of TCP", "tcp://h", "serial: has no effect on a line over tcp (leave it out)", func(c *Config) { c.Serial.Baud = 9600 }},
-		{"tls of TCP", "tcp://h", "tls: has no effect on a line over tcp (use tls://)", func(c *Config) { c.TLS = &gateway.TLS{} }},
-		{"tls files", "tls://h", "tls.cert: cert and key must be given together", func(c *Config) { c.TLS = &gateway.TLS{Cert: "x"} }},
-		{"pipeline", "tcp://h", "pipeline: 17 is out of range: 1 to 16", func(c *Config) { c.Pipeline = 17 }},
-		{"pipeline of UDP", "udp://h", "pipeline: must be 1", func(c *Config) { c.Pipeline = 2 }},
-		{"connect timeout", "tcp://h", "connect_timeout: 0s is out of range", func(c *Config) { c.Connect = 0 }},
-		{"connect pause", "tcp://h", "connect_pause: 2m0s is out of range", func(c *Config) { c.Settle = 2 * time.Minute }},
-		{"pause", "tcp://h", "pause: -1s is out of range", func(c *Config) { c.Pause = -time.Second }},
-		{"unit of a serial line", "rtu:///dev/tty", "unit: 248 is not a unit of a serial line: 1 to 247", func(c *Config) { c.Unit = 248 }},
-		{"unit", "tcp://h", "unit: 256 is not a unit", func(c *Config) { c.Unit = 256 }},
-		{"every", "tcp://h", "every: 9ms is out of range: 10ms to 24h", func(c *Config) { c.Every = 9 * time.Millisecond }},
-		{"timeout", "tcp://h", "timeout: 1m1s is out of range", func(c *Config) { c.Timeout = 61 * time.Second }},
-		{"retries", "tcp://h", "retries: 11 is out of range: 0 to 10", func(c *Config) { c.Retries = &many }},
-		{"report", "tcp://h", `report: "never" is not possible`, func(c *Config) { c.Report = "never" }},
-		{"heartbeat", "tcp://h", "heartbeat: 1ms is out of range", func(c *Config) { c.Report, c.Heartbeat = "change", time.Millisecond }},
-		{"heartbeat for nothing", "tcp://h", "heartbeat: has no effect with report poll", func(c *Config) { c.Heartbeat = time.Minute }},
-		{"no profile", "tcp://h", "profile: must not be empty: it says what is read", func(c *Config) { c.Profile = nil }},
-		{"empty profile", "tcp://h", "profile.groups: must not be empty", func(c *Config) { c.Profile = &Profile{} }},
-		{"no profile of a device", "tcp://h", "devices[1].profile: must not be empty", func(c *Config) {
-			c.Devices = []Device{{Name: "a", DeviceOptions: DeviceOptions{Profile: c.Profile}}, {Name: "b", DeviceOptions: DeviceOptions{Unit: 2}}}
-			c.Profile = nil
+		{"order", "is not one of ABCD", func(p *Profile) { p.Order = "ABDC" }},
+		{"limits.words", "126 is outside 0 to 125", func(p *Profile) { p.Limits.Words = 126 }},
+		{"limits.bits", "outside 0 to 2000", func(p *Profile) { p.Limits.Bits = 2001 }},
+		{"limits.gap", "outside 0 to 125", func(p *Profile) { p.Limits.Gap = ptr(-1) }},
+		{"limits.forbidden[0].table", "is not one of", func(p *Profile) { p.Limits.Forbidden[0].Table = "fifo" }},
+		{"limits.forbidden[0].table", "must not be empty", func(p *Profile) { p.Limits.Forbidden[0].Table = "" }},
+		{"limits.forbidden[0].from", "outside", func(p *Profile) { p.Limits.Forbidden[0].From = -1 }},
+		{"limits.forbidden[0].to", "outside", func(p *Profile) { p.Limits.Forbidden[0].To = 65536 }},
+		{"limits.forbidden[0].to", "is below from", func(p *Profile) { p.Limits.Forbidden[0].To = 499 }},
+		{"groups", "must not be empty", func(p *Profile) { p.Groups, p.SunSpec = nil, nil }},
+		{"groups[1].name", "is the name of groups[0] already", func(p *Profile) { p.Groups[1].Name = "main" }},
+		{"groups[0].name", "must not be empty", func(p *Profile) { p.Groups[0].Name = "" }},
+		{"groups[0].name", `"a b" is not a name (write a_b`, func(p *Profile) { p.Groups[0].Name = "a b" }},
+		{"groups[0].every", "outside 1ms", func(p *Profile) { p.Groups[0].Every = time.Microsecond }},
+		{"groups[0].points", "must not be empty", func(p *Profile) { p.Groups[0].Points = nil }},
+		{"groups[0].points", "more than 4096 values", func(p *Profile) {
+			p.Groups[0].Points = []Point{{Name: "a", Count: 4096}, {Name: "b", Address: 5000}}
 		}},
-		{"empty profile of two", "tcp://h", "devices[0].profile.groups: must not be empty", func(c *Config) {
-			p := &Profile{}
-			c.Devices = []Device{{Name: "a", DeviceOptions: DeviceOptions{Profile: p}}, {Name: "b", DeviceOptions: DeviceOptions{Unit: 2, Profile: p}}}
+		{"groups[1].select.values", "must be 1 to 121", func(p *Profile) { p.Groups[1].Select.Values = make([]uint16, 122) }},
+		{"groups[1].select.values", "must be 1 to 121", func(p *Profile) { p.Groups[1].Select.Values = nil }},
+		{"groups[1].select.address", "outside 0 to 65534", func(p *Profile) { p.Groups[1].Select = &Select{65535, []uint16{1, 2}} }},
+		{"groups[1].select", "span 101 registers, must be at most 100", func(p *Profile) { p.Groups[1].Points[1].Address = 109 }},
+		{"groups[1].select", "span 101 registers", func(p *Profile) { p.Groups[1].Points[0].ScaleAt = ptr(1); p.Groups[1].Points[1].Address = 99 }},
+		{"groups[1].select", "lie around the forbidden range", func(p *Profile) { p.Limits.Forbidden[0] = Range{"holding", 50, 60} }},
+		{"groups[1].points[0].table", "must be holding", func(p *Profile) { p.Groups[1].Points[0].Table = "input" }},
+		{"sunspec.bases[1]", "outside", func(p *Profile) { p.SunSpec.Bases[1] = 65535 }},
+		{"sunspec.models", "must not be empty", func(p *Profile) { p.SunSpec.Models = nil }},
+		{"sunspec.models[0].ids", "must not be empty", func(p *Profile) { p.SunSpec.Models[0].IDs = nil }},
+		{"sunspec.models[0].ids[0]", "outside", func(p *Profile) { p.SunSpec.Models[0].IDs[0] = 65535 }},
+		{"sunspec.models[1].ids[0]", "101 is a model of models[0]", func(p *Profile) { p.SunSpec.Models[1].IDs[0] = 101 }},
+		{"sunspec.models[0].name", "is the name of groups[0]", func(p *Profile) { p.SunSpec.Models[0].Group.Name = "main" }},
+		{"sunspec.models[0].select", "not for SunSpec", func(p *Profile) { p.SunSpec.Models[0].Group.Select = &Select{Values: []uint16{1}} }},
+		{"sunspec.models[0].points[0].table", "must be holding", func(p *Profile) { p.SunSpec.Models[0].Group.Points[0].Table = "input" }},
+		{at + "name", "is not a name", point(Point{Name: "Spannung L1 (Außen)"})},
+		{at + "name", "write Spannung_L1_Aussen", point(Point{Name: "Spannung L1 (Außen)"})},
+		{at + "name", "1 to 64", point(Point{Name: strings.Repeat("x", 65)})},
+		{at + "table", "is not one of", point(Point{Table: "registers"})},
+		{at + "type", "is not one of", point(Point{Type: "int24"})},
+		{at + "order", "is not one of", point(Point{Order: "4321"})},
+		{at + "order", "must be ABCD or BADC for string", point(Point{Type: "string", Order: "CDAB"})},
+		{at + "order", "not for single bits", point(Point{Table: "coil", Order: "ABCD"})},
+		{at + "address", "outside 0 to 65535", point(Point{Address: -1})},
+		{at + "address", "table: holding, address: 100", point(Point{Address: 400101})},
+		{at + "address", "is too high", point(Point{Address: 65535, Type: "uint32"})},
+		{at + "address", "is too high", point(Point{Address: 65530, Count: 7})},
+		{at + "address", "lies in the forbidden range holding 500 to 510", point(Point{Address: 499, Type: "uint32"})},
+		{at + "address", "lies in the forbidden", point(Point{Address: 400, Count: 200})},
+		{at + "scale_at", "lies in the forbidden", point(Point{ScaleAt: ptr(510)})},
+		{at + "scale_at", "outside", point(Point{ScaleAt: ptr(-1)})},
+		{at + "scale_at", "not for a fifo", point(Point{Table: "fifo", ScaleAt: ptr(1)})},
+		{at + "count", "outside 0 to 4096", point(Point{Count: 4097})},
+		{at + "count", "outside 0 to 4096", point(Point{Count: -1})},
+		{at + "count", "takes 101 registers", point(Point{Type: "string", Count: 101})},
+		{at + "count", "a queue has at most 31", point(Point{Table: "fifo", Type: "uint32", Count: 16})},
+		{at + "type", "takes 4 registers", func(p *Profile) { point(Point{Type: "uint64", Count: 2})(p); p.Limits.Words = 3 }},
+		{at + "type", "must be bool", point(Point{Table: "discrete", Type: "uint16"})},
+		{at + "bit", "not for coils", point(Point{Table: "coil", Bit: ptr(1)})},
+		{at + "width", "not for coils", point(Point{Table: "coil", Width: 1})},
+		{at + "invalid", "not for single bits", point(Point{Table: "coil", Invalid: []string{"1"}})},
+		{at + "bit", "is required", point(Point{Type: "bool"})},
+		{at + "bit", "is for bool and whole numbers", point(Point{Type: "float32", Bit: ptr(1)})},
+		{at + "bit", "outside 0 to 15", point(Point{Bit: ptr(16)})},
+		{at + "width", "outside 0 to 8", point(Point{Bit: ptr(8), Width: 9})},
+		{at + "width", "no effect without bit", point(Point{Width: 3})},
+		{at + "width", "must be 1 for bool", point(Point{Type: "bool", Bit: ptr(1), Width: 2})},
+		{at + "width", "at least 2", point(Point{Type: "int16", Bit: ptr(1)})},
+		{at + "invalid", "is not for bytes", point(Point{Type: "bytes", Invalid: []string{"0"}})},
+		{at + "invalid[1]", `"0x10000" is not a number of 16 bits`, point(Point{Invalid: []string{"0", "0x10000"}})},
+		{at + "invalid[0]", "is not a number of 16 bits", point(Point{Invalid: []string{"-32769"}})},
+		{at + "invalid[0]", "is not a number", point(Point{Type: "float32", Invalid: []string{"NaN"}})},
+		{at + "invalid[0]", "4 digits", point(Point{Type: "bcd16", Invalid: []string{"10000"}})},
+		{at + "enum", "is not for float32", point(Point{Type: "float32", Enum: map[string]string{"1": "a"}})},
+		{at + "enum", "is not for string", point(Point{Type: "string", Enum: map[string]string{"1": "a"}})},
+		{at + "enum.x", `"x" is not a number`, point(Point{Enum: map[string]string{"x": "a"}})},
+		{at + "enum.-1", "is not a number of 16 bits", point(Point{Enum: map[string]string{"-1": "a"}})},
+		{at + "enum.2", "is not a number of 1 bits", point(Point{Table: "coil", Enum: map[string]string{"2": "a"}})},
+		{at + "enum.16", "is the same number as", point(Point{Enum: map[string]string{"0x10": "a", "16": "b"}})},
+		{at + "enum.1", "text of 1 to 128", point(Point{Enum: map[string]string{"1": ""}})},
+		{at + "enum.16", "is not a bit", point(Point{Type: "bits16", Enum: map[string]string{"16": "a"}})},
+		{at + "enum.1", "is not a name", point(Point{Type: "bits16", Enum: map[string]string{"1": "a b"}})},
+		{at + "enum.10000", "4 digits", point(Point{Type: "bcd16", Enum: map[string]string{"10000": "a"}})},
+		{at + "enum", "have no effect", point(Point{Enum: map[string]string{"1": "a"}, Scale: 2})},
+		{at + "type", "are for numbers, not string", point(Point{Type: "string", Scale: 2})},
+		{at + "type", "are for numbers, not bool", point(Point{Table: "coil", Min: ptr(1.0)})},
+		{at + "scale", "must be numbers", point(Point{Scale: math.NaN()})},
+		{at + "min", "must be a number", point(Point{Min: ptr(math.Inf(-1))})},
+		{at + "min", "3 is above max, 2", point(Point{Min: ptr(3.0), Max: ptr(2.0)})},
+		{at + "counter", "is for uint and bcd", point(Point{Type: "int32", Counter: true})},
+		{at + "counter", "not for a fifo", point(Point{Table: "fifo", Counter: true})},
+		{at + "counter", "no effect with enum", point(Point{Counter: true, Enum: map[string]string{"1": "a"}})},
+		{at + "counter", "min and max have no meaning", point(Point{Counter: true, Max: ptr(1.0)})},
+		{at + "counter", "at least 8 bits", point(Point{Counter: true, Bit: ptr(1), Width: 7})},
+		{at + "deadband", "must not be negative", point(Point{Deadband: -1})},
+		{at + "deadband", "must not be negative", point(Point{Deadband: math.NaN()})},
+		{at + "deadband_percent", "outside 0 to 100", point(Point{Percent: 101})},
+		{"groups[0].points[1].name", "is the name of a value of points[0]", func(p *Profile) {
+			p.Groups[0].Points = []Point{{Name: "a", Count: 2}, {Name: "a.1", Address: 9}}
 		}},
-		{"no name", "tcp://h", "devices[0].name: must not be empty", func(c *Config) { c.Devices = []Device{{}} }},
-		{"name", "tcp://h", `devices[0].name: "Pump 1" is not the name of a device`, func(c *Config) { c.Devices = []Device{{Name: "Pump 1"}} }},
-		{"name twice", "tcp://h", `devices[1].name: name "a" is taken by device 1`, func(c *Config) {
-			c.Devices = []Device{{Name: "a"}, {Name: "a", DeviceOptions: DeviceOptions{Unit: 2}}}
+		{"groups[0].points[1].name", "is the name of a value of points[0]", func(p *Profile) {
+			p.Groups[0].Points = []Point{{Name: "a", Type: "bits16", Enum: map[string]string{"3": "on"}}, {Name: "a.on", Address: 9}}
 		}},
-		{"unit twice", "tcp://h", `devices[1].unit: unit 1 is taken by device "a"`, func(c *Config) { c.Devices = []Device{{Name: "a"}, {Name: "b"}} }},
-		{"tags", "tcp://h", "devices[0].tags: a tag needs a name", func(c *Config) { c.Devices = []Device{{Name: "a", Tags: map[string]string{"": "x"}}} }},
-	}
-	for _, tc := range tests {
-		t.Run(tc.name, func(t *testing.T) {
-			c := okConfig(tc.url)
-			tc.change(c)
-			if got := faultsOf(c); len(got) != 1 || !strings.Contains(got[0], tc.want) {
-				t.Errorf("want %s, got %v", tc.want, got)
-			}
-		})
-	}
-}
-
-// TestDevices fills in what devices leave out: from the line, then the defaults.
-func TestDevices(t *testing.T) {
-	c := okConfig("rtu:///dev/tty")
-	one, none := c.devices("engine"), 0
-	r := 1
-	want := DeviceOptions{Unit: 1, Profile: c.Profile, Every: time.Second, Timeout: time.Second, Retries: &r, Report: "poll", Heartbeat: 10 * time.Minute}
-	if len(one) != 1 || one[0].Name != "engine" || !reflect.DeepEqual(one[0].DeviceOptions, want) {
-		t.Errorf("got %+v", one)
-	}
-	c.Every, c.Retries, c.Report, c.Identify = 5*time.Second, &none, "change", true
-	other := okProfile()
-	c.Devices = []Device{{Name: "a", DeviceOptions: DeviceOptions{Unit: 3}}, {Name: "b", DeviceOptions: DeviceOptions{Unit: 4, Every: time.Minute, Profile: other, Report: "poll"}, Tags: map[string]string{"k": "v"}}}
-	two := c.devices("engine")
-	a, b := two[0], two[1]
-	if a.Name != "a" || a.Unit != 3 || a.Every != 5*time.Second || *a.Retries != 0 || a.Report != "change" || !a.Identify || a.Profile != c.Profile {
-		t.Errorf("got %+v", a)
-	}
-	if b.Unit != 4 || b.Every != time.Minute || b.Profile != other || b.Report != "poll" || b.Tags["k"] != "v" {
-		t.Errorf("got %+v", b)
-	}
-}
-
-// TestOccupies tells lines apart, whatever they are called.
-func TestOccupies(t *testing.T) {
-	dir := t.TempDir()
-	port := filepath.Join(dir, "ttyUSB0")
-	if err := errors.Join(os.WriteFile(port, nil, 0o600), os.Symlink(port, filepath.Join(dir, "by-id"))); err != nil {
-		t.Fatal(err)
-	}
-	real, err := filepath.EvalSymlinks(port)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for url, want := range map[string]string{
-		"tcp://PLC:502": "the line to plc:502", "tcp://plc": "the line to plc:502", "tls://plc": "the line to plc:802", "udp://[::1]:5": "the line to [::1]:5",
-		"rtu+tcp://moxa:4001": "the line to moxa:4001", "rtu:///dev/none/../tty9": "port /dev/tty9",
-		"rtu://" + port: "port " + real, "ascii://" + dir + "/by-id": "port " + real, "what": "",
+		{"groups[0].points[0].name", "is the name of a value of points[0]", point(Point{Type: "bits16", Enum: map[string]string{"3": "on", "4": "on"}})},
 	} {
-		if got := okConfig(url).Occupies(); got != want {
-			t.Errorf("%s: got %q, want %q", url, got, want)
+		p := sound()
+		c.spoil(p)
+		if got := faultAt(t, p.validate("profile"), "profile."+c.key); !strings.Contains(got, c.want) {
+			t.Errorf("%s: %q, not %q; all: %v", c.key, got, c.want, p.validate("profile"))
+		}
+		if strings.HasPrefix(c.key, "groups[0].points[0].") {
+			if _, err := compile(p, &p.Groups[0]); err == nil {
+				t.Errorf("%s %s: compiled", c.key, c.want)
+			}
 		}
 	}
-	if a := okConfig("").Alternative(); !strings.Contains(a, "devices") {
-		t.Error(a)
+}
+
+// faultAt returns the one fault of a key.
+func faultAt(t *testing.T, errs []error, key string) string {
+	t.Helper()
+	got := ""
+	for _, err := range errs {
+		fe, ok := errors.AsType[*gateway.FieldError](err)
+		if !ok {
+			t.Fatalf("%v is not a FieldError", err)
+		}
+		if fe.Key == key {
+			got += fmt.Sprintf("%s (%s)", fe.Msg, fe.Hint)
+		}
+	}
+	return got
+}
+
+func TestKeyOfFaults(t *testing.T) {
+	p := sound()
+	p.Order, p.Groups[0].Points[2].Bit = "x", ptr(16)
+	for _, key := range []string{"", "devices[2].profile"} {
+		for _, want := range []string{"order", "groups[0].points[2].bit"} {
+			if key != "" {
+				want = key + "." + want
+			}
+			if faultAt(t, p.validate(key), want) == "" {
+				t.Errorf("no fault at %s: %v", want, p.validate(key))
+			}
+		}
+	}
+}
+
+func TestModiconNumbers(t *testing.T) {
+	for s, want := range map[string]string{"40001": "holding 0", "49999": "holding 9998", "400001": "holding 0", "465536": "holding 65535", "30001": "input 0",
+		"365536": "input 65535", "10001": "discrete 0", "100001": "discrete 0", "00001": "coil 0", "000001": "coil 0", "1": "coil 0", "9999": "coil 9998",
+		"40000": "", "400000": "", "465537": "", "20001": "", "50001": "", "": "", "4000001": "", "4000x": "", "-4001": "", "0": ""} {
+		table, address, ok := modicon(s)
+		got := ""
+		if ok {
+			got = fmt.Sprintf("%s %d", table, address)
+		}
+		if got != want {
+			t.Errorf("%s: %q, not %q", s, got, want)
+		}
 	}
 }
