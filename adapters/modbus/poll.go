@@ -30,7 +30,6 @@ type poll struct {
 	plan    []entry
 	stale   bool // plan no longer fits what was learned
 	extra   int  // requests that this run may still make beside the plan
-	q       request
 	now     func() time.Time
 	forgot  time.Time
 }
@@ -71,20 +70,6 @@ type item struct {
 	due   time.Time // when it is tried again, if held
 	doubt bool      // being searched
 }
-
-// heldError says that a span is not asked for because the device refuses it.
-type heldError struct {
-	span  span
-	cause error // *modbus.ModbusError
-	since time.Time
-	guess bool // it was not asked for alone yet
-}
-
-func (e *heldError) Error() string {
-	return fmt.Sprintf("held off since %s, as the device refuses %s: %v", e.since.UTC().Format("2006-01-02 15:04:05 UTC"), e.span.text(), e.cause)
-}
-
-func (e *heldError) Unwrap() error { return e.cause }
 
 // newPoll returns a poll for spans, which are all of one group. sel is nil but
 // for groups that write first.
@@ -273,37 +258,6 @@ func (p *poll) blocks() []block {
 	}
 	return out
 }
-
-// heldOff returns the spans that are not asked for because the device refuses them.
-func (p *poll) heldOff() (out []span) {
-	for _, t := range p.tables {
-		for i := range t.items {
-			if t.items[i].held != nil {
-				out = append(out, t.items[i].span)
-			}
-		}
-	}
-	return out
-}
-
-// forget lets everything that is held off be tried again, for instance because
-// the device was away and may not be the same any more. It does so at most
-// once every ten minutes.
-func (p *poll) forget() {
-	now := p.now()
-	if !p.forgot.IsZero() && now.Sub(p.forgot) < forgetEvery {
-		return
-	}
-	p.forgot = now
-	for _, t := range p.tables {
-		for i := range t.items {
-			t.items[i].due = now
-		}
-	}
-}
-
-// asker performs a request, see poll.run.
-type asker func(context.Context, *request) ([]byte, error)
 
 // run reads the group. The results are parallel to the spans, and valid until
 // the next run. The error is that of the line, or that a gateway does not reach

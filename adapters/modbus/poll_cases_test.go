@@ -227,7 +227,7 @@ func TestPollUnderFaults(t *testing.T) {
 			}
 		}
 		u.fail = nil
-		settle(t, p, u, bound(spans))
+		settle(t, p, u, enough(spans))
 		for _, s := range p.heldOff() {
 			if u.can(s) {
 				t.Fatalf("%v is held off, and can be read", s)

@@ -145,8 +145,8 @@ func drawUnit(t *rapid.T, reach int) *fakeUnit {
 	return u
 }
 
-// bound is how many runs may pass until a map is learned.
-func bound(spans []span) int { return 10 + len(spans) }
+// enough is how many runs may pass until a map is learned.
+func enough(spans []span) int { return 10 + len(spans) }
 
 func TestPollLearnsTheMap(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -160,7 +160,7 @@ func TestPollLearnsTheMap(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		settle(t, p, u, bound(spans))
+		settle(t, p, u, enough(spans))
 
 		// Knowing the map, the best plan has as many requests as the learned one.
 		known := *l
@@ -207,6 +207,6 @@ func TestPollLearnsSeams(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		settle(t, p, u, 3*bound(spans))
+		settle(t, p, u, 3*enough(spans))
 	})
 }
