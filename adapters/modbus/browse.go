@@ -149,7 +149,7 @@ func (e *explorer) scan(ctx context.Context) (units []int, err error) {
 func (e *explorer) look(ctx context.Context, unit int) (f *found, err error) {
 	f = &found{unit: unit}
 	e.left = e.o.requests
-	if f.tags, err = identify(ctx, asker(e.ask), byte(unit), e.timeout); err != nil && !isSilence(err) {
+	if f.tags, err = identify(ctx, askedBy(e.ask), byte(unit), e.timeout); err != nil && !isSilence(err) {
 		return f, err
 	}
 	for _, t := range f.tags {
@@ -208,14 +208,14 @@ func (e *explorer) again(ctx context.Context, runs []*run) error {
 	return nil
 }
 
-// asker is a line made of a function.
-type asker func(ctx context.Context, q *request) ([]byte, error)
+// askedBy is a line made of a function.
+type askedBy func(ctx context.Context, q *request) ([]byte, error)
 
 // Ask implements line.
-func (f asker) Ask(ctx context.Context, q *request) ([]byte, error) { return f(ctx, q) }
+func (f askedBy) Ask(ctx context.Context, q *request) ([]byte, error) { return f(ctx, q) }
 
 // Close implements line.
-func (asker) Close() error { return nil }
+func (askedBy) Close() error { return nil }
 
 // ask makes one request, no sooner than the rate allows, and opens the line
 // anew when it is lost.

@@ -83,7 +83,7 @@ func decoded(t *testing.T, p *Profile, g *Group, w words) map[string]gateway.Val
 }
 
 // show writes a value as a test names it.
-func show(v gateway.Value) string {
+func showReadings(v gateway.Value) string {
 	if v.Quality != gateway.Good {
 		return v.Quality.String()
 	}
@@ -136,8 +136,8 @@ func TestGoldenValues(t *testing.T) {
 				}
 				got := decoded(t, p, &p.Groups[i], tc.words)
 				for name, want := range tc.want {
-					if v, ok := got[name]; !ok || show(v) != want {
-						t.Errorf("%s: got %s, want %s", name, show(v), want)
+					if v, ok := got[name]; !ok || showReadings(v) != want {
+						t.Errorf("%s: got %s, want %s", name, showReadings(v), want)
 					}
 				}
 				return
@@ -194,8 +194,8 @@ func TestGoldenSunSpec(t *testing.T) {
 	for i := range groups {
 		got := decoded(t, p, &groups[i], holding)
 		for name, text := range want[groups[i].Name] {
-			if v, ok := got[name]; !ok || show(v) != text {
-				t.Errorf("%s.%s: got %s, want %s", groups[i].Name, name, show(v), text)
+			if v, ok := got[name]; !ok || showReadings(v) != text {
+				t.Errorf("%s.%s: got %s, want %s", groups[i].Name, name, showReadings(v), text)
 			}
 		}
 		if _, ok := got["mppt_3_current"]; ok {

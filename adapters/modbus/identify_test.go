@@ -46,7 +46,7 @@ func TestIdentify(t *testing.T) {
 // TestIdentifyEndless is a device that always has more to tell.
 func TestIdentifyEndless(t *testing.T) {
 	asked := 0
-	l := asker(func(_ ctxType, q *request) ([]byte, error) {
+	l := askedBy(func(_ ctxType, q *request) ([]byte, error) {
 		asked++
 		return []byte{1, 1, 0xFF, byte(asked % 3), 9, 0, 3, 'a', 'b', 'c', 7}, nil
 	})
@@ -61,7 +61,7 @@ func FuzzIdentify(f *testing.F) {
 	f.Add([]byte{0x0E, 1, 1, 0xFF, 1, 2, 0, 2, 'a', 'b', 1, 200, 'c'})
 	f.Fuzz(func(t *testing.T, answer []byte) {
 		n := 0
-		l := asker(func(_ ctxType, q *request) ([]byte, error) {
+		l := askedBy(func(_ ctxType, q *request) ([]byte, error) {
 			n++
 			return q.answer(pduOf(encapsulated, answer))
 		})

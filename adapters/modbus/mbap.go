@@ -118,7 +118,7 @@ func (l *mbap) exchange(q *request) ([]byte, error) {
 		frame, err := l.in.next()
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			l.ids.giveUp(expect(q, id))
+			l.ids.giveUp(await(q, id))
 			if heard == nil {
 				heard = l.in.partial()
 			}

@@ -126,13 +126,13 @@ const mostGivenUp = 64
 // requests that were given up, because their answers may still come.
 type transactions struct {
 	last  uint16
-	given []expected // oldest first; at most mostGivenUp
+	given []awaited // oldest first; at most mostGivenUp
 }
 
 // newTransactions begins anywhere: gateways to serial lines were seen to give
 // the answer to a request of an old connection to the next one.
 func newTransactions() transactions {
-	return transactions{last: uint16(rand.Uint32()), given: make([]expected, 0, mostGivenUp)}
+	return transactions{last: uint16(rand.Uint32()), given: make([]awaited, 0, mostGivenUp)}
 }
 
 // next returns an identifier that is neither given up nor taken.
@@ -146,7 +146,7 @@ func (t *transactions) next(taken func(uint16) bool) uint16 {
 }
 
 // giveUp remembers an identifier, and forgets the oldest when there are too many.
-func (t *transactions) giveUp(x expected) {
+func (t *transactions) giveUp(x awaited) {
 	if len(t.given) == mostGivenUp {
 		t.given = t.given[:copy(t.given, t.given[1:])]
 	}
@@ -154,7 +154,7 @@ func (t *transactions) giveUp(x expected) {
 }
 
 func (t *transactions) index(id uint16) int {
-	return slices.IndexFunc(t.given, func(x expected) bool { return x.id == id })
+	return slices.IndexFunc(t.given, func(x awaited) bool { return x.id == id })
 }
 
 // late reports whether id was given up, and forgets it: it is answered now.

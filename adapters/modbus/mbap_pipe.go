@@ -78,7 +78,7 @@ func (p *pipeline) Ask(ctx context.Context, q *request) ([]byte, error) {
 		return r.data, r.err
 	}
 	delete(p.waiting, id)
-	p.ids.giveUp(expect(q, id))
+	p.ids.giveUp(await(q, id))
 	return nil, err
 }
 
@@ -174,7 +174,7 @@ func (p *pipeline) hand(frame []byte) (wrong, err error) {
 // is a part of the frame. mu is held.
 func (p *pipeline) alone(id uint16, frame, data []byte) ([]byte, error) {
 	for other, c := range p.waiting {
-		if x := expect(c.q, other); other != id {
+		if x := await(c.q, other); other != id {
 			if err := p.whole(frame, &x); err != nil {
 				return nil, p.lost(receiving, err)
 			}

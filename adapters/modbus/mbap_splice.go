@@ -9,16 +9,16 @@ import (
 // like the beginning of another.
 const peekWait = 20 * time.Millisecond
 
-// expected is the head of an answer that may still come.
-type expected struct {
+// awaited is the head of an answer that may still come.
+type awaited struct {
 	id             uint16
 	unit, function byte
 	length         byte // in its header; 0 = only the answer tells
 }
 
-// expect says what the head of the answer to q will be.
-func expect(q *request, id uint16) expected {
-	x := expected{id: id, unit: q.unit, function: q.function}
+// await says what the head of the answer to q will be.
+func await(q *request, id uint16) awaited {
+	x := awaited{id: id, unit: q.unit, function: q.function}
 	if n := q.answerBytes(); n > 0 {
 		x.length = byte(n + 1)
 	}
@@ -28,7 +28,7 @@ func expect(q *request, id uint16) expected {
 const exceptionLength = 3 // unit, function, code
 
 // begins reports whether b is, as far as it goes, the beginning of the answer.
-func (x *expected) begins(b []byte) bool {
+func (x *awaited) begins(b []byte) bool {
 	head := [mbapHeader + 1]byte{byte(x.id >> 8), byte(x.id), 0, 0, 0, x.length, x.unit, x.function}
 	for i, c := range b[:min(len(b), len(head))] {
 		switch {
@@ -43,7 +43,7 @@ func (x *expected) begins(b []byte) bool {
 // splice reports where the answer x, or the first bytes of its head, stand in a
 // frame: a device that does not finish an answer and sends the next one makes
 // of two answers one, with nothing else to tell it by. 0: nowhere.
-func (x *expected) splice(frame []byte) int {
+func (x *awaited) splice(frame []byte) int {
 	for i := mbapHeader + 1; i < len(frame); i++ {
 		if frame[i] == byte(x.id>>8) && x.begins(frame[i:]) {
 			return i
@@ -54,7 +54,7 @@ func (x *expected) splice(frame []byte) int {
 
 // whole returns an *outOfStep when a frame has swallowed the answer x, or a part
 // of it.
-func (l *mbap) whole(frame []byte, x *expected) error {
+func (l *mbap) whole(frame []byte, x *awaited) error {
 	s, ok := l.in.(*stream)
 	if !ok {
 		return nil // a datagram cannot

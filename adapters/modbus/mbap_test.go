@@ -283,7 +283,7 @@ func TestWriteDeadline(t *testing.T) {
 func TestGivenUp(t *testing.T) {
 	ids := newTransactions()
 	first := ids.next(nil)
-	ids.giveUp(expected{id: first})
+	ids.giveUp(awaited{id: first})
 	for range 65535 {
 		if ids.next(nil) == first {
 			t.Fatal("an identifier that was given up came again")
@@ -293,7 +293,7 @@ func TestGivenUp(t *testing.T) {
 		t.Error("it is not late once")
 	}
 	for i := range uint16(3 * mostGivenUp) {
-		ids.giveUp(expected{id: i})
+		ids.giveUp(awaited{id: i})
 	}
 	if len(ids.given) != mostGivenUp || ids.late(0) || !ids.late(3*mostGivenUp-1) {
 		t.Errorf("%d are remembered", len(ids.given))
