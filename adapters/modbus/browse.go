@@ -140,7 +140,7 @@ func (e *explorer) scan(ctx context.Context) (units []int, err error) {
 	case behind:
 		return nil, fmt.Errorf("%w at %s: it is a gateway that reaches none of the units asked (try --set units=1-247)", errNobody, e.c.URL)
 	case !e.o.given && len(e.o.units) < 10:
-		return nil, fmt.Errorf("%w at %s: asked 1, 255 and 0: %w (for other units: --set units=1-247)", errNobody, e.c.URL, silent)
+		return nil, fmt.Errorf("%w at %s: asked 1 and 255: %w (for other units: --set units=1-247)", errNobody, e.c.URL, silent)
 	}
 	return nil, fmt.Errorf("%w at %s: %w (check wiring, baud rate and parity, and that no other master is on the line; a slow device needs --set timeout=3s)", errNobody, e.c.URL, silent)
 }

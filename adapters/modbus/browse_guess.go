@@ -19,8 +19,8 @@ const (
 	greatestReal = 1e8
 )
 
-// area is a row of registers, or bits, that can be read without a hole.
-type area struct {
+// stretch is a row of registers, or bits, that can be read without a hole.
+type stretch struct {
 	function      byte
 	from          int
 	words         []uint16 // bits are 0 and 1
@@ -33,14 +33,14 @@ type area struct {
 // guess makes points of what was read: types are guessed from values that are
 // plausible, and what is not to be told is an uint16.
 func (f *found) guess(runs []*run) {
-	areas := join(runs)
+	stretches := join(runs)
 	total := 0
-	for _, a := range areas {
+	for _, a := range stretches {
 		total += len(a.words)
 	}
-	f.order = guessOrder(areas)
+	f.order = guessOrder(stretches)
 	left := mostPoints
-	for _, a := range areas {
+	for _, a := range stretches {
 		name := tableOf(a.function)
 		if len(f.tables) == 0 || f.tables[len(f.tables)-1].name != name {
 			f.tables = append(f.tables, foundTable{name: name})
@@ -57,8 +57,8 @@ func (f *found) holes() bool {
 	return slices.ContainsFunc(f.tables, func(t foundTable) bool { return len(t.ranges) > 1 })
 }
 
-// join makes areas of runs, which may touch and overlap.
-func join(runs []*run) (areas []*area) {
+// join makes stretches of runs, which may touch and overlap.
+func join(runs []*run) (stretches []*stretch) {
 	runs = slices.Clone(runs)
 	place := func(r *run) int {
 		return slices.Index([]byte{readHolding, readInput, readCoils, readDiscrete}, r.function)
@@ -67,13 +67,13 @@ func join(runs []*run) (areas []*area) {
 		return cmp.Or(cmp.Compare(place(a), place(b)), cmp.Compare(a.from, b.from), cmp.Compare(b.n, a.n))
 	})
 	for _, r := range runs {
-		var a *area
-		if n := len(areas); n > 0 {
-			a = areas[n-1]
+		var a *stretch
+		if n := len(stretches); n > 0 {
+			a = stretches[n-1]
 		}
 		if a == nil || a.function != r.function || r.from > a.from+len(a.words) {
-			a = &area{function: r.function, from: r.from}
-			areas = append(areas, a)
+			a = &stretch{function: r.function, from: r.from}
+			stretches = append(stretches, a)
 		}
 		for i := a.from + len(a.words) - r.from; i < r.n; i++ {
 			a.words = append(a.words, r.value(r.first, i))
@@ -85,14 +85,14 @@ func join(runs []*run) (areas []*area) {
 			a.again = append(a.again, again)
 		}
 	}
-	for _, a := range areas {
+	for _, a := range stretches {
 		a.taken = make([]bool, len(a.words))
 		for i, w := range a.words {
 			a.first = binary.BigEndian.AppendUint16(a.first, w)
 			a.second = binary.BigEndian.AppendUint16(a.second, a.again[i])
 		}
 	}
-	return areas
+	return stretches
 }
 
 // value is the i-th register or bit of what was read.
@@ -103,11 +103,11 @@ func (r *run) value(data []byte, i int) uint16 {
 	return binary.BigEndian.Uint16(data[2*i:])
 }
 
-func (a *area) bits() bool { return a.function == readCoils || a.function == readDiscrete }
+func (a *stretch) bits() bool { return a.function == readCoils || a.function == readDiscrete }
 
 // points makes points of an area, at most most. Those that are 0 are counted and
 // left out unless all are wanted.
-func (a *area) points(order string, all bool, most int) (points []foundPoint, zeros int) {
+func (a *stretch) points(order string, all bool, most int) (points []foundPoint, zeros int) {
 	if !a.bits() {
 		points = a.texts()
 		points = append(points, a.numbers(order)...)
@@ -130,13 +130,13 @@ func (a *area) points(order string, all bool, most int) (points []foundPoint, ze
 }
 
 // point makes a point of what begins at place i.
-func (a *area) point(i int, typ string) Point {
+func (a *stretch) point(i int, typ string) Point {
 	table := tableOf(a.function)
 	return Point{Name: fmt.Sprintf("%s_%d", table, a.from+i), Table: table, Address: a.from + i, Type: typ}
 }
 
 // plain is a register or bit that nothing else is known of.
-func (a *area) plain(i int) foundPoint {
+func (a *stretch) plain(i int) foundPoint {
 	if a.bits() {
 		return foundPoint{a.point(i, "bool"), a.seen(i, 1, strconv.FormatBool(a.words[i] == 1), strconv.FormatBool(a.again[i] == 1))}
 	}
@@ -153,7 +153,7 @@ func (a *area) plain(i int) foundPoint {
 }
 
 // seen writes the values that were read: "230.1, then 230.4".
-func (a *area) seen(i, n int, first, second string) string {
+func (a *stretch) seen(i, n int, first, second string) string {
 	if a.sure(i, n) && first != second {
 		return first + ", then " + second
 	}
@@ -161,10 +161,10 @@ func (a *area) seen(i, n int, first, second string) string {
 }
 
 // sure reports whether n registers were read a second time.
-func (a *area) sure(i, n int) bool { return !slices.Contains(a.known[i:i+n], false) }
+func (a *stretch) sure(i, n int) bool { return !slices.Contains(a.known[i:i+n], false) }
 
 // texts finds registers with printable characters that do not change.
-func (a *area) texts() (points []foundPoint) {
+func (a *stretch) texts() (points []foundPoint) {
 	for i := 0; i < len(a.words); i++ {
 		n := 0
 		for i+n < len(a.words) && n < mostText && isText(a.first[2*(i+n):2*(i+n)+2], n > 0) {
@@ -174,14 +174,14 @@ func (a *area) texts() (points []foundPoint) {
 			}
 		}
 		raw := a.first[2*i : 2*(i+n)]
-		text, order := readable(bytes.TrimRight(raw, "\x00 ")), ""
+		text, order := tagText(bytes.TrimRight(raw, "\x00 ")), ""
 		if j := bytes.IndexByte(raw, 0); j >= 0 && j%2 == 0 && j+1 < len(raw) && raw[j+1] != 0 { // the end is before the last character
 			order = "BADC"
 			raw = slices.Clone(raw)
 			for k := 0; k+1 < len(raw); k += 2 {
 				raw[k], raw[k+1] = raw[k+1], raw[k]
 			}
-			text = readable(bytes.TrimRight(raw, "\x00 "))
+			text = tagText(bytes.TrimRight(raw, "\x00 "))
 		}
 		letters := strings.IndexFunc(text, isLetter) >= 0
 		if n < 2 || len(text) < 4 || !letters || a.sure(i, n) && !bytes.Equal(a.first[2*i:2*(i+n)], a.second[2*i:2*(i+n)]) {
@@ -209,14 +209,14 @@ func isText(two []byte, begun bool) bool {
 	return true
 }
 
-func (a *area) take(i, n int) {
+func (a *stretch) take(i, n int) {
 	for ; n > 0; n, i = n-1, i+1 {
 		a.taken[i] = true
 	}
 }
 
 // numbers finds values of two registers: floats, and numbers that rise.
-func (a *area) numbers(order string) (points []foundPoint) {
+func (a *stretch) numbers(order string) (points []foundPoint) {
 	free := make([]bool, len(a.words))
 	for i := range free {
 		free[i] = !a.taken[i]
@@ -224,7 +224,7 @@ func (a *area) numbers(order string) (points []foundPoint) {
 	if order == "" {
 		order = "ABCD"
 	}
-	for _, i := range floats(a.words, free, order) {
+	for _, i := range realsIn(a.words, free, order) {
 		p := a.point(i, "float32")
 		p.Order = order
 		points = append(points, foundPoint{p, a.seen(i, 2, number(a.words[i:], order), number(a.again[i:], order))})
@@ -269,10 +269,10 @@ func plausible(w []uint16, order string) bool {
 	return v >= leastFloat && v <= greatestReal
 }
 
-// floats returns where floats begin. One alone is believed when its low word is
+// realsIn returns where floats begin. One alone is believed when its low word is
 // not 0 or nothing is around it; two in a row are believed at once. What is 0
 // or NaN between floats is one, too.
-func floats(words []uint16, free []bool, order string) (at []int) {
+func realsIn(words []uint16, free []bool, order string) (at []int) {
 	for i := 0; i+1 < len(words); {
 		var row []int
 		real, j := 0, i
@@ -299,16 +299,16 @@ func floats(words []uint16, free []bool, order string) (at []int) {
 
 // guessOrder returns the order of bytes in which most registers make plausible
 // floats, "" when none do.
-func guessOrder(areas []*area) (best string) {
+func guessOrder(stretches []*stretch) (best string) {
 	most := 0
 	for _, order := range []string{"ABCD", "CDAB", "BADC", "DCBA"} {
 		n := 0
-		for _, a := range areas {
+		for _, a := range stretches {
 			if a.bits() {
 				continue
 			}
 			free := slices.Repeat([]bool{true}, len(a.words))
-			n += a.steady(floats(a.words, free, order), order)
+			n += a.steady(realsIn(a.words, free, order), order)
 		}
 		if n > most {
 			best, most = order, n
@@ -320,7 +320,7 @@ func guessOrder(areas []*area) (best string) {
 // steady weighs floats. Those that changed by little between two reads count
 // more. One register off, the wrong order makes floats of nearly the same value;
 // they are one fewer, or begin at odd addresses.
-func (a *area) steady(at []int, order string) (weight int) {
+func (a *stretch) steady(at []int, order string) (weight int) {
 	odd := 0
 	for _, i := range at {
 		weight += 8

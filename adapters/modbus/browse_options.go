@@ -109,24 +109,24 @@ func wholeNumber(text string, least, most int) (int, error) {
 }
 
 // readRange reads "3" or "3-9".
-func readRange(text string, most int) (from, to int, err error) {
+func readRange(text string, least, most int) (from, to int, err error) {
 	a, b, two := strings.Cut(text, "-")
-	if from, err = wholeNumber(a, 0, most); err != nil {
+	if from, err = wholeNumber(a, least, most); err != nil {
 		return 0, 0, err
 	}
 	if !two {
 		return from, from, nil
 	}
-	if to, err = wholeNumber(b, 0, most); err == nil && to < from {
+	if to, err = wholeNumber(b, least, most); err == nil && to < from {
 		err = fmt.Errorf("%q ends before it begins", text)
 	}
 	return from, to, err
 }
 
 // readUnits reads "1,5,10-20".
-func readUnits(text string, most int) (units []int, err error) {
+func readUnits(text string, least, most int) (units []int, err error) {
 	for _, part := range strings.Split(text, ",") {
-		from, to, err := readRange(part, most)
+		from, to, err := readRange(part, least, most)
 		if err != nil {
 			return nil, err
 		}
@@ -143,22 +143,19 @@ func readUnits(text string, most int) (units []int, err error) {
 func readOptions(set map[string]string, lineURL string) (o browseOptions, err error) {
 	o = browseOptions{from: 0, to: 9999, tables: []string{"holding", "input", "coil", "discrete"}, rate: 10, requests: 2000,
 		timeout: time.Second, wait: 3 * time.Second}
-	direct := strings.HasPrefix(lineURL, "tcp:") || strings.HasPrefix(lineURL, "tls:") || strings.HasPrefix(lineURL, "udp:")
-	most := 247
-	o.units = make([]int, 247)
-	for i := range o.units {
-		o.units[i] = i + 1
-	}
-	if direct {
-		most, o.units = 255, []int{1, 255, 0}
+	kind, _ := (&Config{URL: lineURL}).family()
+	most := maxUnitTCP
+	if o.units = []int{1, maxUnitTCP}; kind.framed {
+		most = maxUnitSerial
+		o.units, _ = readUnits(fmt.Sprintf("1-%d", most), 1, most)
 	}
 	for key, value := range set {
 		switch key {
 		case "units":
-			o.units, err = readUnits(value, most)
+			o.units, err = readUnits(value, 1, most)
 			o.given = true
 		case "range":
-			o.from, o.to, err = readRange(value, 65535)
+			o.from, o.to, err = readRange(value, 0, 65535)
 		case "tables":
 			o.tables, err = readTables(value)
 		case "rate":
@@ -172,7 +169,7 @@ func readOptions(set map[string]string, lineURL string) (o browseOptions, err er
 		case "wait":
 			o.wait, err = readDuration(value, 0)
 		case "tls.ca", "tls.cert", "tls.key", "tls.server_name":
-			if !strings.HasPrefix(lineURL, "tls:") {
+			if !kind.secured {
 				err = fmt.Errorf("it is for modbus+tls:// alone")
 			}
 		default:

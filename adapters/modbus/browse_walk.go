@@ -2,18 +2,12 @@ package modbus
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 	"strings"
 )
 
-const (
-	mostStep   = 50 // registers passed over at once where nothing can be read
-	mostSilent = 8  // requests without an answer in a row, after which a table is left
-	mostModels = 64 // SunSpec models of a device
-	sunSMarker = "SunS"
-	sunSpecEnd = 0xFFFF // identifier behind the last model
-)
+// mostSilent is after how many requests without an answer in a row a table is left.
+const mostSilent = 8
 
 // run is a block that could be read, and was, once or twice.
 type run struct {
@@ -210,34 +204,33 @@ func (w *walk) missing(err error) error {
 	return nil
 }
 
-// findSunSpec looks for the marker of a SunSpec device and lists its models
-// (SunSpec Device Information Model Specification V1.1 section 6.2). The range is
-// what they take.
+// findSunSpec looks for the map of a SunSpec device and lists its models. The
+// range is what they take.
 func (e *explorer) findSunSpec(ctx context.Context, f *found) (taken Range, err error) {
-	for _, base := range []int{40000, 0, 50000} {
-		q := &request{unit: byte(f.unit), function: readHolding, address: uint16(base), count: 2}
-		data, err := e.ask(ctx, q)
+	ask := func(ctx context.Context, q *request) ([]byte, error) {
+		q.unit = byte(f.unit)
+		return e.ask(ctx, q)
+	}
+	for _, base := range (&SunSpec{}).sunspecBases() {
+		data, err := ask(ctx, &request{function: readHolding, address: uint16(base), count: sunspecHead})
 		if err != nil && exception(err) == 0 && !isSilence(err) {
 			return taken, err
 		}
-		if err != nil || string(data) != sunSMarker {
+		if err != nil || string(data) != "SunS" {
 			continue
 		}
-		at := base + 2
-		for len(f.sunspec) < mostModels && at < 65534 {
-			q.address = uint16(at)
-			if data, err = e.ask(ctx, q); err != nil {
-				break
-			}
-			id, n := binary.BigEndian.Uint16(data), int(binary.BigEndian.Uint16(data[2:]))
-			if id == sunSpecEnd {
-				break
-			}
-			f.sunspec = append(f.sunspec, fmt.Sprintf("%d at %d (%d registers)", id, at, n))
-			at += 2 + n
+		models, err := chain(ctx, ask, base+sunspecHead)
+		if err != nil {
+			e.b.Note("unit %d: a SunSpec map at %d, but %v", f.unit, base, err)
+			return taken, nil
+		}
+		end := base + sunspecHead
+		for _, m := range models {
+			f.sunspec = append(f.sunspec, fmt.Sprintf("%d at %d (%d registers)", m.id, m.at, m.length))
+			end = m.at + sunspecHead + m.length
 		}
 		e.b.Note("unit %d: SunSpec models %s", f.unit, strings.Join(f.sunspec, ", "))
-		return Range{"holding", base, min(at-1, 65535)}, nil
+		return Range{"holding", base, end - 1}, nil
 	}
 	return taken, nil
 }

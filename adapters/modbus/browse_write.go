@@ -80,7 +80,7 @@ func (f *found) write(w *writer) {
 	}
 	if len(f.sunspec) > 0 {
 		w.f(8, "# It has SunSpec models: %s.", oneLine(strings.Join(f.sunspec, ", ")))
-		w.f(8, "# A profile with sunspec: finds them by itself; see docs/modbus.md.")
+		w.f(8, "# profile: builtin:sunspec reads them with their names and units: take it instead of what follows.")
 	}
 	points := 0
 	for _, t := range f.tables {

@@ -33,7 +33,7 @@ func newAuthority(t testing.TB) *authority {
 	t.Helper()
 	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "plant"}, IsCA: true,
 		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, NotAfter: time.Now().Add(time.Hour)}
-	key, der := sign(t, tmpl, tmpl, nil)
+	key, der := signCert(t, tmpl, tmpl, nil)
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {
 		t.Fatal(err)
@@ -41,8 +41,8 @@ func newAuthority(t testing.TB) *authority {
 	return &authority{cert, key}
 }
 
-// sign makes a key and a certificate; by itself when by is nil.
-func sign(t testing.TB, tmpl, parent *x509.Certificate, by *ecdsa.PrivateKey) (*ecdsa.PrivateKey, []byte) {
+// signCert makes a key and a certificate; by itself when by is nil.
+func signCert(t testing.TB, tmpl, parent *x509.Certificate, by *ecdsa.PrivateKey) (*ecdsa.PrivateKey, []byte) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -62,7 +62,7 @@ func sign(t testing.TB, tmpl, parent *x509.Certificate, by *ecdsa.PrivateKey) (*
 // 127.0.0.1, into a folder.
 func (a *authority) files(t testing.TB) *gateway.TLS {
 	t.Helper()
-	key, der := sign(t, &x509.Certificate{SerialNumber: big.NewInt(2), NotAfter: time.Now().Add(time.Hour),
+	key, der := signCert(t, &x509.Certificate{SerialNumber: big.NewInt(2), NotAfter: time.Now().Add(time.Hour),
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}}, a.cert, a.key)
 	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
@@ -79,8 +79,8 @@ func (a *authority) files(t testing.TB) *gateway.TLS {
 	return o
 }
 
-// config reads the files as the gateway does.
-func config(t testing.TB, o *gateway.TLS) *tls.Config {
+// tlsConfig reads the files as the gateway does.
+func tlsConfig(t testing.TB, o *gateway.TLS) *tls.Config {
 	t.Helper()
 	c, err := o.Config("")
 	if err != nil {
@@ -92,7 +92,7 @@ func config(t testing.TB, o *gateway.TLS) *tls.Config {
 // secureDevice listens with TLS and wants certificates.
 func secureDevice(t testing.TB, s *modbustest.Server, a *authority, most uint16) string {
 	t.Helper()
-	server := config(t, a.files(t))
+	server := tlsConfig(t, a.files(t))
 	server.ClientAuth, server.ClientCAs, server.MaxVersion = tls.RequireAndVerifyClientCert, server.RootCAs, most
 	server.MinVersion = tls.VersionTLS10
 	addr, err := s.ListenTLS(server)
@@ -104,7 +104,7 @@ func secureDevice(t testing.TB, s *modbustest.Server, a *authority, most uint16)
 
 func TestSecured(t *testing.T) {
 	ours, other := newAuthority(t), newAuthority(t)
-	s := plant(t, 1)
+	s := tellingPlant(t, 1)
 	plain, err := s.ListenTCP()
 	if err != nil {
 		t.Fatal(err)
@@ -125,7 +125,7 @@ func TestSecured(t *testing.T) {
 	} {
 		for _, pipeline := range []int{1, 4} {
 			c := &Config{URL: tt.url, Connect: 5 * time.Second, Pipeline: pipeline}
-			tc := config(t, tt.options)
+			tc := tlsConfig(t, tt.options)
 			tc.MinVersion = 0
 			l, err := open(t.Context(), c, tc)
 			for i := 0; i < 3 && err == nil; i++ { // in TLS 1.3 the first answer tells whether our certificate is good
@@ -148,8 +148,8 @@ func TestSecured(t *testing.T) {
 // TestSecuredLate has a TLS line go on after silences, in the middle of a record too.
 func TestSecuredLate(t *testing.T) {
 	a := newAuthority(t)
-	s := plant(t, 1)
-	l, err := open(t.Context(), &Config{URL: secureDevice(t, s, a, tls.VersionTLS13), Connect: 5 * time.Second, Pipeline: 1}, config(t, a.files(t)))
+	s := tellingPlant(t, 1)
+	l, err := open(t.Context(), &Config{URL: secureDevice(t, s, a, tls.VersionTLS13), Connect: 5 * time.Second, Pipeline: 1}, tlsConfig(t, a.files(t)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -189,7 +189,7 @@ func TestOpenErrors(t *testing.T) {
 	if _, err = open(ctx, &Config{URL: "tcp://" + closed, Connect: 5 * time.Second}, nil); err == nil || !strings.Contains(err.Error(), errStop.Error()) {
 		t.Error(err)
 	}
-	silent := raw(t, func(c net.Conn) { // takes the connection and says nothing
+	silent := rawDevice(t, func(c net.Conn) { // takes the connection and says nothing
 		var b [1024]byte
 		for _, err := c.Read(b[:]); err == nil; _, err = c.Read(b[:]) {
 		}
@@ -208,7 +208,7 @@ func TestRefusedDatagram(t *testing.T) {
 	}
 	url := "udp://" + c.LocalAddr().String()
 	_ = c.Close()
-	l := opened(t, url, 1)
+	l := openLine(t, url, 1)
 	_, err = l.Ask(t.Context(), &request{unit: 1, function: readHolding, count: 1, timeout: 10 * time.Second})
 	if err == nil || isSilence(err) || !strings.Contains(err.Error(), "is Modbus over UDP switched on") {
 		t.Error(err)
@@ -222,7 +222,7 @@ func TestDatagrams(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	l := opened(t, "udp://"+c.LocalAddr().String(), 1)
+	l := openLine(t, "udp://"+c.LocalAddr().String(), 1)
 	go func() {
 		var b [512]byte
 		for i := byte(0); ; i++ {
@@ -249,7 +249,7 @@ func TestDatagrams(t *testing.T) {
 
 // TestNothingIsLeft: lines leave no goroutine.
 func TestNothingIsLeft(t *testing.T) {
-	s := plant(t, 1)
+	s := tellingPlant(t, 1)
 	addr, err := s.ListenTCP()
 	if err != nil {
 		t.Fatal(err)

@@ -20,8 +20,8 @@ func told(unit byte, function byte, addr int) uint16 {
 	return uint16(addr*40503) ^ uint16(unit)<<9 ^ uint16(function)<<13
 }
 
-// plant makes a simulator whose units tell who they are in every register.
-func plant(t testing.TB, units ...byte) *modbustest.Server {
+// tellingPlant makes a simulator whose units tell who they are in every register.
+func tellingPlant(t testing.TB, units ...byte) *modbustest.Server {
 	t.Helper()
 	s := modbustest.New()
 	t.Cleanup(s.Close)
@@ -65,8 +65,8 @@ func judge(q *request, data []byte) error {
 	return nil
 }
 
-// opened opens a line, which is closed with the test.
-func opened(t testing.TB, url string, pipeline int) line {
+// openLine opens a line, which is closed with the test.
+func openLine(t testing.TB, url string, pipeline int) line {
 	t.Helper()
 	l, err := open(t.Context(), &Config{URL: url, Connect: 5 * time.Second, Pipeline: pipeline}, nil)
 	if err != nil {
@@ -83,7 +83,7 @@ func tcpLine(t testing.TB, s *modbustest.Server, pipeline int) line {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return opened(t, "tcp://"+addr, pipeline)
+	return openLine(t, "tcp://"+addr, pipeline)
 }
 
 // counted returns what a line dropped.
@@ -91,8 +91,8 @@ func counted(l line) (late, foreign int64) {
 	return l.(interface{ dropped() (int64, int64) }).dropped()
 }
 
-// raw listens on TCP and gives each connection to serve.
-func raw(t *testing.T, serve func(c net.Conn)) (url string) {
+// rawDevice listens on TCP and gives each connection to serve.
+func rawDevice(t *testing.T, serve func(c net.Conn)) (url string) {
 	t.Helper()
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -41,7 +41,7 @@ func identity(ctx context.Context, l line, unit byte, timeout time.Duration) (ta
 		more, next := data[2] != 0, uint16(data[3])
 		for id, value := range objects(data[5:], int(data[4])) {
 			if int(id) < len(found) && found[id] == "" {
-				found[id] = readable(value)
+				found[id] = tagText(value)
 			}
 		}
 		if !more || next <= q.count || int(next) >= len(names) {
@@ -77,9 +77,9 @@ func objects(list []byte, n int) func(yield func(byte, []byte) bool) {
 	}
 }
 
-// readable makes of what a unit calls itself something for a tag: devices pad
+// tagText makes of what a unit calls itself something for a tag: devices pad
 // with spaces, zeros and worse.
-func readable(value []byte) string {
+func tagText(value []byte) string {
 	text := string(value)
 	if !utf8.ValidString(text) { // the standard wants ASCII; some write Latin-1
 		runes := make([]rune, len(value))

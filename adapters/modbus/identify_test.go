@@ -25,7 +25,7 @@ func TestIdentify(t *testing.T) {
 		"too short": {objects: map[byte]string{0: "ACME", 1: "Mark 2"}, fault: modbustest.Fault{Short: 3}, want: "[{vendor ACME} {product Mar}]"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := plant(t, 1)
+			s := tellingPlant(t, 1)
 			s.Unit(1).SetIdentity(tt.objects)
 			s.FaultOnce(tt.fault)
 			l := tcpLine(t, s, 1)
@@ -35,7 +35,7 @@ func TestIdentify(t *testing.T) {
 			}
 		})
 	}
-	s := plant(t, 1)
+	s := tellingPlant(t, 1)
 	s.Fault(modbustest.Fault{Dead: true})
 	l := tcpLine(t, s, 1)
 	if _, err := identify(t.Context(), l, 1, brief); !isSilence(err) {

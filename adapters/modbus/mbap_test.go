@@ -48,7 +48,7 @@ func TestFaults(t *testing.T) {
 	for _, tt := range tests {
 		for _, pipeline := range []int{1, 4} {
 			t.Run(tt.name+map[int]string{1: "", 4: " pipelined"}[pipeline], func(t *testing.T) {
-				s := plant(t, 1)
+				s := tellingPlant(t, 1)
 				l := tcpLine(t, s, pipeline)
 				at := uint16(0)
 				ask := func(timeout time.Duration) error {
@@ -93,7 +93,7 @@ func TestFaults(t *testing.T) {
 // TestLateAnswers has every second answer come when the next request is under
 // way; they are counted, and the connection is the first.
 func TestLateAnswers(t *testing.T) {
-	s := plant(t, 1, 2)
+	s := tellingPlant(t, 1, 2)
 	l := tcpLine(t, s, 1)
 	n := 0
 	s.FaultFunc(func(modbustest.Request) modbustest.Fault {
@@ -132,7 +132,7 @@ func TestDeviceUnits(t *testing.T) {
 		asked, answers byte
 		good           bool
 	}{{0, 0, true}, {0, 255, true}, {255, 0, true}, {1, 0, false}, {1, 255, false}, {255, 1, false}} {
-		l := opened(t, raw(t, func(c net.Conn) {
+		l := openLine(t, rawDevice(t, func(c net.Conn) {
 			for q, ok := request12(c); ok; q, ok = request12(c) {
 				_, _ = c.Write(adu(binary.BigEndian.Uint16(q[:]), tt.answers, 3, 2, 0, 7))
 			}
@@ -148,7 +148,7 @@ func TestDeviceUnits(t *testing.T) {
 // TestOwnRequest is an echo that would pass for the answer: its byte count is
 // that of the coils asked for.
 func TestOwnRequest(t *testing.T) {
-	l := opened(t, raw(t, func(c net.Conn) { _, _ = io.Copy(c, c) }), 1)
+	l := openLine(t, rawDevice(t, func(c net.Conn) { _, _ = io.Copy(c, c) }), 1)
 	_, err := l.Ask(t.Context(), &request{unit: 1, function: readCoils, address: 0x0305, count: 20, timeout: brief})
 	if !isSilence(err) || !strings.Contains(err.Error(), "our own request came back") {
 		t.Error(err)
@@ -158,7 +158,7 @@ func TestOwnRequest(t *testing.T) {
 // TestFlood sends frames nobody asked for without end.
 func TestFlood(t *testing.T) {
 	for _, pipeline := range []int{1, 4} {
-		l := opened(t, raw(t, func(c net.Conn) {
+		l := openLine(t, rawDevice(t, func(c net.Conn) {
 			q, _ := request12(c)
 			for {
 				if _, err := c.Write(adu(binary.BigEndian.Uint16(q[:])+9, 1, 3, 2, 0, 7)); err != nil {
@@ -178,7 +178,7 @@ func TestFlood(t *testing.T) {
 // dropped, and a connection that was closed takes no request.
 func TestClear(t *testing.T) {
 	sent, seen := make(chan struct{}), make(chan bool, 1)
-	l := opened(t, raw(t, func(c net.Conn) {
+	l := openLine(t, rawDevice(t, func(c net.Conn) {
 		q, _ := request12(c)
 		id := binary.BigEndian.Uint16(q[:])
 		_, _ = c.Write(adu(id, 1, 3, 2, 0, 1))
@@ -230,7 +230,7 @@ func waitReceived(t *testing.T, l line, n int) {
 
 // TestBeforeAnyAnswer is a device that serves one master at a time.
 func TestBeforeAnyAnswer(t *testing.T) {
-	l := opened(t, raw(t, func(c net.Conn) {}), 1)
+	l := openLine(t, rawDevice(t, func(c net.Conn) {}), 1)
 	_, err := l.Ask(t.Context(), &request{unit: 1, function: readHolding, count: 1, timeout: 5 * time.Second})
 	if err == nil || !strings.Contains(err.Error(), "one master at a time") || !strings.Contains(err.Error(), "tcp 127.0.0.1:") {
 		t.Error(err)
@@ -240,7 +240,7 @@ func TestBeforeAnyAnswer(t *testing.T) {
 // TestContext ends an exchange at once, and the line goes on.
 func TestContext(t *testing.T) {
 	for _, pipeline := range []int{1, 4} {
-		s := plant(t, 1)
+		s := tellingPlant(t, 1)
 		l := tcpLine(t, s, pipeline)
 		ctx, cancel := withCause(t)
 		s.FaultFunc(func(modbustest.Request) modbustest.Fault { cancel(); return modbustest.Fault{Dead: true} })
@@ -311,7 +311,7 @@ func TestSpliced(t *testing.T) {
 		return &request{unit: 1, function: readHolding, count: 3, timeout: 300 * time.Millisecond}
 	}
 	for cut := 9; cut < 15; cut++ {
-		l := opened(t, raw(t, func(c net.Conn) {
+		l := openLine(t, rawDevice(t, func(c net.Conn) {
 			a, _ := request12(c)
 			b, _ := request12(c)
 			_, _ = c.Write(append(answer(binary.BigEndian.Uint16(b[:]), 7)[:cut], answer(binary.BigEndian.Uint16(a[:]), 8)...))
@@ -327,7 +327,7 @@ func TestSpliced(t *testing.T) {
 		}
 		_ = l.Close()
 
-		l = opened(t, raw(t, func(c net.Conn) {
+		l = openLine(t, rawDevice(t, func(c net.Conn) {
 			a, _ := request12(c)
 			b, _ := request12(c)
 			_, _ = c.Write(append(answer(binary.BigEndian.Uint16(b[:]), 7)[:cut], answer(binary.BigEndian.Uint16(a[:]), 8)...))

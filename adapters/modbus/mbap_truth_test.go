@@ -63,7 +63,7 @@ func TestTruth(t *testing.T) {
 	}{{"tcp", 1, 500}, {"tcp", 4, 250}, {"udp", 1, 300}} {
 		t.Run(fmt.Sprintf("%s %d", tt.scheme, tt.askers), func(t *testing.T) {
 			t.Parallel()
-			s := plant(t, 1, 2, 3)
+			s := tellingPlant(t, 1, 2, 3)
 			addr, err := map[string]func() (string, error){"tcp": s.ListenTCP, "udp": s.ListenUDP}[tt.scheme]()
 			if err != nil {
 				t.Fatal(err)
@@ -83,7 +83,7 @@ func TestTruth(t *testing.T) {
 				}
 				return modbustest.Fault{} // see TestSpliced
 			})
-			b := &bench{t: t, c: &Config{URL: tt.scheme + "://" + addr, Connect: 5 * time.Second, Pipeline: tt.askers}}
+			b := &pollers{t: t, c: &Config{URL: tt.scheme + "://" + addr, Connect: 5 * time.Second, Pipeline: tt.askers}}
 			var all sync.WaitGroup
 			for i := range tt.askers {
 				all.Go(func() { b.poll(rand.New(rand.NewPCG(seed, uint64(i)+2)), tt.requests) })
@@ -97,8 +97,8 @@ func TestTruth(t *testing.T) {
 	}
 }
 
-// bench asks a line that is opened anew when it is lost.
-type bench struct {
+// pollers ask a line that is opened anew when it is lost.
+type pollers struct {
 	t *testing.T
 	c *Config
 
@@ -108,7 +108,7 @@ type bench struct {
 }
 
 // reopen closes the line that is lost, and nil closes the one there is.
-func (b *bench) reopen(lost line) {
+func (b *pollers) reopen(lost line) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.line != nil && (lost == nil || b.line == lost) {
@@ -117,7 +117,7 @@ func (b *bench) reopen(lost line) {
 	}
 }
 
-func (b *bench) get() (line, error) {
+func (b *pollers) get() (line, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var err error
@@ -127,7 +127,7 @@ func (b *bench) get() (line, error) {
 	return b.line, err
 }
 
-func (b *bench) poll(r *rand.Rand, n int) {
+func (b *pollers) poll(r *rand.Rand, n int) {
 	for range n {
 		l, err := b.get()
 		if err != nil {
@@ -151,14 +151,14 @@ func (b *bench) poll(r *rand.Rand, n int) {
 	}
 }
 
-// script is a connection that gives out bytes in pieces and takes everything.
-type script struct {
+// scripted is a connection that gives out bytes in pieces and takes everything.
+type scripted struct {
 	net.Conn
 	give  []byte
 	piece int
 }
 
-func (s *script) Read(p []byte) (int, error) {
+func (s *scripted) Read(p []byte) (int, error) {
 	if len(s.give) == 0 {
 		return 0, io.EOF
 	}
@@ -166,10 +166,10 @@ func (s *script) Read(p []byte) (int, error) {
 	s.give = s.give[n:]
 	return n, nil
 }
-func (s *script) Write(p []byte) (int, error)     { return len(p), nil }
-func (s *script) SetDeadline(time.Time) error     { return nil }
-func (s *script) SetReadDeadline(time.Time) error { return nil }
-func (s *script) Close() error                    { return nil }
+func (s *scripted) Write(p []byte) (int, error)     { return len(p), nil }
+func (s *scripted) SetDeadline(time.Time) error     { return nil }
+func (s *scripted) SetReadDeadline(time.Time) error { return nil }
+func (s *scripted) Close() error                    { return nil }
 
 // FuzzStream: frames are what the stream holds, piece by piece, and each is whole.
 func FuzzStream(f *testing.F) {
@@ -177,7 +177,7 @@ func FuzzStream(f *testing.F) {
 	f.Add([]byte{0, 1, 0, 0, 0, 255, 1}, 3)
 	f.Add([]byte{0, 1, 0, 0, 0, 1, 1}, 7)
 	f.Fuzz(func(t *testing.T, give []byte, piece int) {
-		s := &stream{from: &script{give: give, piece: 1 + abs(piece)%600}}
+		s := &stream{from: &scripted{give: give, piece: 1 + positive(piece)%600}}
 		rest := give
 		for {
 			frame, err := s.next()
@@ -207,7 +207,7 @@ func FuzzAsk(f *testing.F) {
 	f.Add(adu(0x0102, 1, 0x83, 11), 1)
 	f.Add(adu(0x0102, 255, 3, 2, 0, 7), 1)
 	f.Fuzz(func(t *testing.T, give []byte, piece int) {
-		c := &script{give: give, piece: 1 + abs(piece)%600}
+		c := &scripted{give: give, piece: 1 + positive(piece)%600}
 		l := newMBAP("fuzz", c, &stream{from: c})
 		l.ids.last = 0x0101
 		data, err := l.Ask(t.Context(), &request{unit: 1, function: readHolding, count: 1, timeout: time.Second})
@@ -220,7 +220,7 @@ func FuzzAsk(f *testing.F) {
 	})
 }
 
-func abs(n int) int { return max(n, -(n + 1)) }
+func positive(n int) int { return max(n, -(n + 1)) }
 
 // BenchmarkAsk is one exchange of 125 registers; its allocations are those of
 // goburrow's packager and of the request.
@@ -241,7 +241,7 @@ func BenchmarkAsk(b *testing.B) {
 		})
 	}
 	b.Run("memory", func(b *testing.B) {
-		c := &echo{}
+		c := &instant{}
 		l := newMBAP("memory", c, &stream{from: c})
 		q := &request{unit: 1, function: readHolding, count: 125, timeout: 10 * time.Second}
 		b.ReportAllocs()
@@ -253,21 +253,21 @@ func BenchmarkAsk(b *testing.B) {
 	})
 }
 
-// echo answers 125 registers at once, from memory.
-type echo struct {
-	script
+// instant answers 125 registers at once, from memory.
+type instant struct {
+	scripted
 	answer [mbapHeader + 2 + 250]byte
 }
 
-func (e *echo) Write(p []byte) (int, error) {
+func (e *instant) Write(p []byte) (int, error) {
 	e.answer = [len(e.answer)]byte{p[0], p[1], 0, 0, 0, 253, 1, 3, 250}
 	return len(p), nil
 }
-func (e *echo) Read(p []byte) (int, error) { return copy(p, e.answer[:]), nil }
+func (e *instant) Read(p []byte) (int, error) { return copy(p, e.answer[:]), nil }
 
 // TestAllocations: an exchange makes what the request and the packager make.
 func TestAllocations(t *testing.T) {
-	c := &echo{}
+	c := &instant{}
 	l := newMBAP("memory", c, &stream{from: c})
 	q := &request{unit: 1, function: readHolding, count: 125, timeout: 10 * time.Second}
 	theirs := testing.AllocsPerRun(200, func() {
