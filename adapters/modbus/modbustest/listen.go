@@ -12,7 +12,8 @@ import (
 type listener struct {
 	open   func() error // (again)
 	shut   func()
-	remove func() // what is left of it, at the end; may be nil
+	gone   func() bool // whether it ended by itself; may be nil
+	remove func()      // what is left of it, at the end; may be nil
 
 	mu   sync.Mutex // held while it opens and shuts; guards live
 	live bool
@@ -21,7 +22,7 @@ type listener struct {
 func (l *listener) plug() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.live {
+	if l.live && (l.gone == nil || !l.gone()) {
 		return nil
 	}
 	err := l.open()
@@ -104,6 +105,37 @@ func (s *Server) stream(at string, tc *tls.Config, frames func() framing) (strin
 	return lis.Addr().String(), nil
 }
 
+// MBAP names the framing of Modbus/TCP, for Pipe.
+const MBAP = "mbap"
+
+// Pipe returns the master's end of a line within this process, in the framing
+// MBAP, RTU or ASCII. It knows no addresses and no waiting by the system, so
+// that it can be used in a bubble of testing/synctest.
+func (s *Server) Pipe(mode string) net.Conn {
+	master, slave := net.Pipe()
+	f := newMBAP()
+	switch mode {
+	case RTU:
+		f = newRTU()
+	case ASCII:
+		f = newASCII()
+	}
+	if l := newLink(s, slave, f); !s.admit(l) {
+		l.close()
+	}
+	return master
+}
+
+// admit serves a connection, unless it must not.
+func (s *Server) admit(l *link) bool {
+	l.counted = true
+	if !s.enter(l) {
+		return false
+	}
+	s.ending.Go(l.run)
+	return true
+}
+
 func (s *Server) accept(lis net.Listener, tc *tls.Config, frames func() framing) {
 	for {
 		c, err := lis.Accept()
@@ -113,13 +145,9 @@ func (s *Server) accept(lis net.Listener, tc *tls.Config, frames func() framing)
 		if tc != nil {
 			c = tls.Server(c, tc)
 		}
-		l := newLink(s, c, frames())
-		l.counted = true
-		if !s.enter(l) {
+		if l := newLink(s, c, frames()); !s.admit(l) {
 			l.close()
-			continue
 		}
-		s.ending.Go(l.run)
 	}
 }
 
@@ -183,7 +211,10 @@ func (s *Server) receive(sock net.PacketConn, f framing) {
 			continue
 		}
 		l.request = buf[:n]
-		l.serve(req)
+		if !l.serve(req) {
+			s.leave(l)
+			delete(peers, name)
+		}
 	}
 }
 
@@ -196,8 +227,7 @@ type peer struct {
 	addr net.Addr
 }
 
-func (p *peer) Read([]byte) (int, error)           { return 0, net.ErrClosed } // the socket reads for all
-func (p *peer) Write(b []byte) (int, error)        { return p.sock.WriteTo(b, p.addr) }
-func (p *peer) Close() error                       { return nil }
-func (p *peer) SetReadDeadline(time.Time) error    { return nil }
-func (p *peer) SetWriteDeadline(t time.Time) error { return p.sock.SetWriteDeadline(t) }
+func (p *peer) Read([]byte) (int, error)        { return 0, net.ErrClosed } // the socket reads for all
+func (p *peer) Write(b []byte) (int, error)     { return p.sock.WriteTo(b, p.addr) }
+func (p *peer) Close() error                    { return nil }
+func (p *peer) SetReadDeadline(time.Time) error { return nil }

@@ -24,6 +24,8 @@ type Server struct {
 	mu     sync.Mutex // guards what follows
 	lines  []*listener
 	links  map[*link]struct{}
+	conns  int // of links
+	most   int // of conns; 0: no limit
 	cut    bool
 	closed bool
 }
@@ -101,15 +103,18 @@ func (s *Server) Requests() []Request {
 
 // Conns is how many connections are open. A pty counts as none, a UDP socket
 // neither.
-func (s *Server) Conns() (n int) {
+func (s *Server) Conns() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for l := range s.links {
-		if l.counted {
-			n++
-		}
-	}
-	return n
+	return s.conns
+}
+
+// MaxConns limits the connections that may be open at once, as devices do; one
+// more is closed at once. 0 is no limit.
+func (s *Server) MaxConns(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.most = n
 }
 
 // Cut closes every connection and refuses new ones; a pty is pulled.
@@ -181,11 +186,12 @@ func (s *Server) closeLinks(all bool) {
 func (s *Server) enter(l *link) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.cut || s.closed {
+	if s.cut || s.closed || l.counted && s.most > 0 && s.conns >= s.most {
 		return false
 	}
 	s.links[l] = struct{}{}
 	if l.counted {
+		s.conns++
 		s.stats.connections.Add(1)
 	}
 	return true
@@ -194,5 +200,8 @@ func (s *Server) enter(l *link) bool {
 func (s *Server) leave(l *link) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if _, there := s.links[l]; there && l.counted {
+		s.conns--
+	}
 	delete(s.links, l)
 }
