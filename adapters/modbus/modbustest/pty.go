@@ -56,6 +56,19 @@ func (s *Server) ListenPTY(o PTYOptions) (*PTY, error) {
 		o.Link = filepath.Join(dir, "usb-Simulated_RS485-if00-port0")
 		l.remove = func() { _ = os.RemoveAll(dir) }
 	}
+	s.terminals(l, o, frames, bits)
+	if err := s.add(l); err != nil {
+		l.unplug()
+		if l.remove != nil {
+			l.remove()
+		}
+		return nil, err
+	}
+	return &PTY{Path: o.Link, l: l}, nil
+}
+
+// terminals makes l open a new pseudo terminal each time.
+func (s *Server) terminals(l *listener, o PTYOptions, frames func() framing, bits int) {
 	var k *link
 	l.open = func() error {
 		t, err := openTerminal()
@@ -90,12 +103,4 @@ func (s *Server) ListenPTY(o PTYOptions) (*PTY, error) {
 			return false
 		}
 	}
-	if err := s.add(l); err != nil {
-		l.unplug()
-		if l.remove != nil {
-			l.remove()
-		}
-		return nil, err
-	}
-	return &PTY{Path: o.Link, l: l}, nil
 }
