@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"time"
 )
@@ -58,8 +59,26 @@ const loopback = "127.0.0.1:0"
 // ListenTCP opens a line for Modbus/TCP and returns its host:port.
 func (s *Server) ListenTCP() (addr string, err error) { return s.stream(loopback, nil, newMBAP) }
 
-// ListenTCPAt is ListenTCP at a host:port.
-func (s *Server) ListenTCPAt(addr string) (string, error) { return s.stream(addr, nil, newMBAP) }
+// Schemes are the lines that ListenAt knows.
+func Schemes() []string { return []string{"tcp", "udp", "rtu+tcp", "ascii+tcp", "rtu+udp"} }
+
+// ListenAt opens a line of a scheme (see Schemes) at a host:port and returns
+// where it is; port 0 takes a free one.
+func (s *Server) ListenAt(scheme, addr string) (string, error) {
+	switch scheme {
+	case "tcp":
+		return s.stream(addr, nil, newMBAP)
+	case "udp":
+		return s.datagrams(addr, newMBAP)
+	case "rtu+tcp":
+		return s.stream(addr, nil, newRTU)
+	case "ascii+tcp":
+		return s.stream(addr, nil, newASCII)
+	case "rtu+udp":
+		return s.datagrams(addr, newRTU)
+	}
+	return "", fmt.Errorf("listen for %q: none of %s", scheme, strings.Join(Schemes(), ", "))
+}
 
 // ListenTLS opens a line for Modbus/TCP Security.
 func (s *Server) ListenTLS(c *tls.Config) (addr string, err error) {
@@ -75,10 +94,10 @@ func (s *Server) ListenASCIIOverTCP() (addr string, err error) {
 }
 
 // ListenUDP opens a line for Modbus/TCP frames in datagrams.
-func (s *Server) ListenUDP() (addr string, err error) { return s.datagrams(newMBAP) }
+func (s *Server) ListenUDP() (addr string, err error) { return s.datagrams(loopback, newMBAP) }
 
 // ListenRTUOverUDP opens a line with RTU frames in datagrams.
-func (s *Server) ListenRTUOverUDP() (addr string, err error) { return s.datagrams(newRTU) }
+func (s *Server) ListenRTUOverUDP() (addr string, err error) { return s.datagrams(loopback, newRTU) }
 
 func newMBAP() framing  { return mbap{} }
 func newRTU() framing   { return rtu{} }
@@ -152,8 +171,7 @@ func (s *Server) accept(lis net.Listener, tc *tls.Config, frames func() framing)
 }
 
 // datagrams serves a socket.
-func (s *Server) datagrams(frames func() framing) (string, error) {
-	at := loopback
+func (s *Server) datagrams(at string, frames func() framing) (string, error) {
 	var conn net.PacketConn
 	l := &listener{}
 	l.open = func() (err error) {

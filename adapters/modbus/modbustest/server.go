@@ -37,13 +37,13 @@ type stats struct {
 
 // Counters are what a server has seen since it was made.
 type Counters struct {
-	Requests    int64 // well-formed ones, to whatever unit
-	Answers     int64 // frames sent, those with exceptions and those spoilt by a fault included
-	Exceptions  int64 // answers that were exceptions
-	Unknown     int64 // requests to units that are not there
-	Broken      int64 // frames from the master that were none: check sum, length, protocol identifier
-	Collisions  int64 // requests lost because something else was on the line (pty with Baud)
-	Connections int64 // accepted
+	Requests    int64 `json:"requests"`    // well-formed ones, to whatever unit
+	Answers     int64 `json:"answers"`     // frames sent, those with exceptions and those spoilt by a fault included
+	Exceptions  int64 `json:"exceptions"`  // answers that were exceptions
+	Unknown     int64 `json:"unknown"`     // requests to units that are not there
+	Broken      int64 `json:"broken"`      // frames from the master that were none: check sum, length, protocol identifier
+	Collisions  int64 `json:"collisions"`  // requests lost because something else was on the line (pty with Baud)
+	Connections int64 `json:"connections"` // accepted
 }
 
 // New makes a plant without units and lines.

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"net"
 	"os"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -47,6 +48,25 @@ func TestEveryLineOverTheNetwork(t *testing.T) {
 	}
 	if n := s.Counters(); n.Requests != 18 || n.Answers != 18 || n.Connections != 4 || n.Broken+n.Exceptions+n.Unknown != 0 {
 		t.Errorf("counted %+v", n)
+	}
+}
+
+func TestListenAt(t *testing.T) {
+	s := plant(t)
+	s.Unit(1)
+	frames := map[string]framing{"tcp": mbap{}, "udp": mbap{}, "rtu+tcp": rtu{}, "ascii+tcp": &ascii{}, "rtu+udp": rtu{}}
+	for _, scheme := range Schemes() {
+		network := "tcp"
+		if strings.HasSuffix(scheme, "udp") {
+			network = "udp"
+		}
+		c := want(net.Dial(network, want(s.ListenAt(scheme, "127.0.0.1:0"))(t)))(t)
+		send(t, c, frames[scheme].wrap(nil, frame{1, 3, reads(0, 1)}))
+		expect(t, c, frames[scheme].wrap(nil, frame{1, 3, unhex("03 02 0000")}))
+		_ = c.Close()
+	}
+	if _, err := s.ListenAt("ipx", "127.0.0.1:0"); err == nil || !strings.Contains(err.Error(), `"ipx"`) {
+		t.Errorf("ipx: %v", err)
 	}
 }
 
