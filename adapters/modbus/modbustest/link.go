@@ -1,8 +1,9 @@
 package modbustest
 
 import (
+	"errors"
 	"io"
-	"net"
+	"os"
 	"sync"
 	"time"
 )
@@ -11,14 +12,10 @@ import (
 // unfinished request to have ended.
 const stillness = 20 * time.Millisecond
 
-// writeLimit bounds a write to a master that does not read.
-const writeLimit = 5 * time.Second
-
 // wire is what a link reads and writes: a connection, one datagram, a pty.
 type wire interface {
 	io.ReadWriteCloser
 	SetReadDeadline(t time.Time) error
-	SetWriteDeadline(t time.Time) error
 }
 
 // link is one connection, one pty, or one UDP socket.
@@ -27,8 +24,10 @@ type link struct {
 	wire    wire
 	framing framing
 	mbap    bool
-	counted bool  // among Conns
-	pace    *pace // of a line with a speed, else nil
+	counted bool   // among Conns
+	echo    bool   // the master hears all that it sends
+	ended   func() // called when it closes; may be nil
+	pace    *pace  // of a line with a speed, else nil
 
 	once sync.Once
 	done chan struct{} // closed with the link
@@ -52,6 +51,9 @@ func (l *link) close() {
 	l.once.Do(func() {
 		close(l.done)
 		_ = l.wire.Close()
+		if l.ended != nil {
+			l.ended()
+		}
 	})
 }
 
@@ -60,37 +62,52 @@ func (l *link) run() {
 	defer l.s.leave(l)
 	defer l.close()
 	var buf [maxASCII + mbapHeader]byte
-	have, deaf := 0, false
+	have, deaf, timed := 0, false, false
 	for {
 		n, err := l.wire.Read(buf[have:])
-		ended := false
-		if err != nil {
-			if e, ok := err.(net.Error); !ok || !e.Timeout() {
-				return
-			}
-			_ = l.wire.SetReadDeadline(time.Time{})
-			ended, deaf = true, false
+		if n > 0 {
+			l.heard(buf[have:have+n], have == 0)
 		}
-		if deaf { // after a broken request a slave waits for silence
-			_ = l.wire.SetReadDeadline(time.Now().Add(stillness))
-			continue
-		}
-		if n > 0 && l.pace != nil {
-			l.pace.heard(time.Now(), have == 0)
-		}
-		have += n
-		rest, ok := l.take(buf[:have], ended)
-		if rest < 0 {
+		ended := errors.Is(err, os.ErrDeadlineExceeded)
+		if err != nil && !ended {
 			return
 		}
-		deaf = (!ok || l.collided) && !ended && !l.mbap
-		l.collided = false
-		have = copy(buf[:], buf[have-rest:have])
-		if have > 0 || deaf {
-			_ = l.wire.SetReadDeadline(time.Now().Add(stillness))
-		} else if n > 0 && l.pace == nil {
-			_ = l.wire.SetReadDeadline(time.Time{})
+		if ended {
+			deaf = false
 		}
+		rest, ok := 0, true
+		if !deaf { // after a broken request a slave waits for silence
+			have += n
+			if rest, ok = l.take(buf[:have], ended); rest < 0 {
+				return
+			}
+			deaf = (!ok || l.collided) && !ended && !l.mbap
+			l.collided = false
+			have = copy(buf[:], buf[have-rest:have])
+		}
+		if l.pace != nil && have == 0 {
+			l.pace.hearing.Store(false)
+		}
+		switch {
+		case !l.mbap && (have > 0 || deaf): // a stream with lengths in it may pause
+			_ = l.wire.SetReadDeadline(time.Now().Add(stillness))
+			timed = true
+		case timed:
+			_ = l.wire.SetReadDeadline(time.Time{})
+			timed = false
+		}
+	}
+}
+
+// heard is called for all that comes in.
+func (l *link) heard(b []byte, first bool) {
+	if l.pace != nil {
+		l.pace.heard(time.Now(), first)
+	}
+	if l.echo {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		_, _ = l.wire.Write(b)
 	}
 }
 
@@ -139,7 +156,7 @@ func (l *link) serve(f frame) bool {
 	u := l.s.units[f.unit].Load()
 	if u == nil {
 		l.s.stats.unknown.Add(1)
-		return l.silent(f)
+		return l.silent(f, &Fault{})
 	}
 	u.note(&q)
 	fault := u.faults.take(&q)
@@ -148,7 +165,7 @@ func (l *link) serve(f frame) bool {
 	}
 	switch {
 	case fault.Dead:
-		return l.silent(f)
+		return l.silent(f, &fault)
 	case fault.Cut:
 		l.close()
 		return false
@@ -174,7 +191,10 @@ func (l *link) broadcast(f frame, q *Request, whole bool) {
 }
 
 // silent is what a unit that does not answer looks like.
-func (l *link) silent(f frame) bool {
+func (l *link) silent(f frame, fault *Fault) bool {
+	if fault.Echo { // that comes from the master's own adapter
+		return l.send(append(l.out[:0], l.request...), &Fault{}, false)
+	}
 	after := time.Duration(l.s.gateway.Load())
 	if after < 0 || !l.mbap {
 		return true
@@ -241,7 +261,6 @@ func (l *link) send(b []byte, fault *Fault, late bool) bool {
 		return true
 	}
 	defer l.mu.Unlock()
-	_ = l.wire.SetWriteDeadline(time.Now().Add(writeLimit))
 	var ok bool
 	switch {
 	case l.pace != nil:
@@ -284,7 +303,6 @@ func (l *link) dribble(b []byte, pause time.Duration) bool {
 		if !l.wait(time.Until(begin.Add(time.Duration(i) * pause))) {
 			return false
 		}
-		_ = l.wire.SetWriteDeadline(time.Now().Add(writeLimit))
 		if _, err := l.wire.Write(b[i : i+1]); err != nil {
 			return false
 		}

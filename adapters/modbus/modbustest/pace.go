@@ -104,7 +104,6 @@ func (p *pace) send(l *link, b []byte, how sending) bool {
 		if how.late {
 			p.late.Store(time.Now().UnixNano())
 		}
-		_ = l.wire.SetWriteDeadline(time.Now().Add(writeLimit))
 		if _, err := l.wire.Write(own[i:due]); err != nil {
 			return false
 		}
