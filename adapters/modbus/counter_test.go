@@ -17,14 +17,14 @@ func counting(t *testing.T, q Point, steps ...[2]string) *decoder {
 	t.Helper()
 	q.Name, q.Counter = "n", true
 	d := mustCompile(t, "", q)
-	count(t, d, steps...)
+	countOn(t, d, steps...)
 	return d
 }
 
-func count(t *testing.T, d *decoder, steps ...[2]string) {
+func countOn(t *testing.T, d *decoder, steps ...[2]string) {
 	t.Helper()
 	for i, s := range steps {
-		if got := show(d.values(nil, results(t, d, s[0]))); got != "n="+s[1] {
+		if got := shown(d.values(nil, resultsOf(t, d, s[0]))); got != "n="+s[1] {
 			t.Errorf("step %d, %s: %s, not %s", i, s[0], got, s[1])
 		}
 	}
@@ -53,7 +53,7 @@ func TestCounterRestarts(t *testing.T) {
 	if d.rebased() {
 		t.Error("nothing was rebased")
 	}
-	count(t, d, [2]string{"0001", "7 uncertain:counter restarted at 1"})
+	countOn(t, d, [2]string{"0001", "7 uncertain:counter restarted at 1"})
 	if !d.rebased() || d.state() == nil || d.rebased() {
 		t.Error("a restart must be stored once")
 	}
@@ -65,15 +65,15 @@ func TestCountersGoOnAfterARestart(t *testing.T) {
 	if d.state() != nil {
 		t.Error("there is a state before the first poll")
 	}
-	d.values(nil, results(t, d, "FFFF", "00000007", "80000000", "0000", "0001"))
-	d.values(nil, results(t, d, "0001", "00000006", "80000001", "0001", "0001"))
+	d.values(nil, resultsOf(t, d, "FFFF", "00000007", "80000000", "0000", "0001"))
+	d.values(nil, resultsOf(t, d, "0001", "00000006", "80000001", "0001", "0001"))
 	state := d.state()
 	next := mustCompile(t, "", points...)
 	next.restore(state)
 	if !bytes.Equal(next.state(), state) {
 		t.Error("the state is not what was restored")
 	}
-	got := show(next.values(nil, results(t, next, "0000", "00000008", "80000002", "9999", "0001")))
+	got := shown(next.values(nil, resultsOf(t, next, "0000", "00000008", "80000002", "9999", "0001")))
 	if want := "a=65537 uncertain:counter restarted at 0, b.0=15, b.1=2147483650, c=9999, d=1"; got != want {
 		t.Error(got)
 	}
@@ -81,7 +81,7 @@ func TestCountersGoOnAfterARestart(t *testing.T) {
 	points[0].Type, points[0].Address, points[1].Name = "bcd32", 10, "other"
 	next = mustCompile(t, "", points...)
 	next.restore(state)
-	got = show(next.values(nil, results(t, next, "00000005", "00000008", "00000001", "0002", "0001")))
+	got = shown(next.values(nil, resultsOf(t, next, "00000005", "00000008", "00000001", "0002", "0001")))
 	if want := "a=5, other.0=8, other.1=1, c=2, d=1"; got != want {
 		t.Error(got)
 	}
@@ -93,7 +93,7 @@ func TestDamagedStateIsIgnored(t *testing.T) {
 	fresh := func(state []byte) uint64 {
 		d := mustCompile(t, "", Point{Name: "n", Counter: true})
 		d.restore(state)
-		v := d.values(nil, results(t, d, "0002"))[0]
+		v := d.values(nil, resultsOf(t, d, "0002"))[0]
 		return v.Uint()
 	}
 	if fresh(state) != 65538 {
@@ -193,6 +193,6 @@ func FuzzCounterState(f *testing.F) {
 				t.Fatal("a state is not restored as it is")
 			}
 		}
-		d.values(nil, results(t, d, "0000", "0000000000000000"))
+		d.values(nil, resultsOf(t, d, "0000", "0000000000000000"))
 	})
 }

@@ -132,7 +132,11 @@ func (l *registerList) read(text string) {
 		if bad, ok := errors.AsType[*csv.ParseError](err); ok {
 			c := listCell{line: bad.Line}
 			c.column = l.column(bad.Line, bad.Column)
-			l.fault(c, bad.Err.Error(), `a cell with quotes is "like ""this"" one"`)
+			hint := `a cell with quotes is "like ""this"" one"`
+			if bad.StartLine != bad.Line {
+				hint += fmt.Sprintf("; the row begins in line %d", bad.StartLine)
+			}
+			l.fault(c, bad.Err.Error(), hint)
 			return
 		}
 		if n > maxListRows {

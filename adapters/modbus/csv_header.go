@@ -9,7 +9,7 @@ import (
 // of makers call it; "" is one that is passed over, "?" one that is not known.
 func columnOf(header string) string {
 	header = strings.ToLower(strings.TrimSpace(header))
-	if header == "" || strings.HasPrefix(header, "#") && columnOf(header[1:]) == "?" {
+	if header == "" || strings.HasPrefix(header, "#") {
 		return ""
 	}
 	squashed := strings.Map(func(r rune) rune {

@@ -68,7 +68,7 @@ func TestNumbersComeBack(t *testing.T) {
 		}
 		got := d.values(nil, []reading{{data: layOut(raw, int(pt.words), order)}})
 		if len(got) != 1 || got[0] != want {
-			t.Fatalf("%s, not %s", show(got), want.String())
+			t.Fatalf("%s, not %s", shown(got), want.String())
 		}
 	})
 }

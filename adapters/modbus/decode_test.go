@@ -24,8 +24,8 @@ func mustCompile(t testing.TB, order string, points ...Point) *decoder {
 	return d
 }
 
-// results gives each span the next of the data, written in hex.
-func results(t testing.TB, d *decoder, data ...string) []reading {
+// resultsOf gives each span the next of the data, written in hex.
+func resultsOf(t testing.TB, d *decoder, data ...string) []reading {
 	t.Helper()
 	if len(data) != len(d.spans()) {
 		t.Fatalf("%d spans, %d data", len(d.spans()), len(data))
@@ -41,8 +41,8 @@ func results(t testing.TB, d *decoder, data ...string) []reading {
 	return out
 }
 
-// show writes values as "name=value unit quality:reason".
-func show(values []gateway.Value) string {
+// shown writes values as "name=value unit quality:reason".
+func shown(values []gateway.Value) string {
 	var out []string
 	for i := range values {
 		v := &values[i]
@@ -60,12 +60,12 @@ func show(values []gateway.Value) string {
 
 func ptr[T any](v T) *T { return &v }
 
-// expect decodes data and compares.
-func expect(t *testing.T, q Point, want string, data ...string) {
+// expectValue decodes data and compares.
+func expectValue(t *testing.T, q Point, want string, data ...string) {
 	t.Helper()
 	q.Name = "x"
 	d := mustCompile(t, "", q)
-	if got := show(d.values(nil, results(t, d, data...))); got != want {
+	if got := shown(d.values(nil, resultsOf(t, d, data...))); got != want {
 		t.Errorf("%s %s % s:\n got %s\nwant %s", q.Type, q.Order, data, got, want)
 	}
 }
@@ -89,7 +89,7 @@ func TestTypesAndOrders(t *testing.T) {
 		{"bcd64", "9876543210123456", "9876543210123456", "3456101254329876", "7698325412105634", "5634121032547698"},
 	} {
 		for order, data := range map[string]string{"": c.abcd, "ABCD": c.abcd, "CDAB": c.cdab, "BADC": c.badc, "DCBA": c.dcba} {
-			expect(t, Point{Type: c.typ, Order: order}, "x="+c.want, data)
+			expectValue(t, Point{Type: c.typ, Order: order}, "x="+c.want, data)
 		}
 	}
 }
@@ -98,7 +98,7 @@ func TestTypesAndOrders(t *testing.T) {
 func TestHalf(t *testing.T) {
 	for bits, want := range map[string]string{"3C00": "1", "C000": "-2", "7BFF": "65504", "0001": "5.960464477539063e-08",
 		"0400": "6.103515625e-05", "2E66": "0.0999755859375", "0000": "0", "8000": "-0"} {
-		expect(t, Point{Type: "float16"}, "x="+want, bits)
+		expectValue(t, Point{Type: "float16"}, "x="+want, bits)
 	}
 	for v := range 1 << 16 {
 		f := half(uint16(v))
@@ -116,26 +116,26 @@ func TestHalf(t *testing.T) {
 func TestOrderOfProfile(t *testing.T) {
 	d := mustCompile(t, "DCBA", Point{Name: "long", Type: "uint32"}, Point{Name: "short", Address: 2}, Point{Name: "own", Type: "uint32", Address: 3, Order: "ABCD"},
 		Point{Name: "text", Type: "string", Count: 2, Address: 5}, Point{Name: "swapped", Address: 7, Order: "BADC"})
-	got := show(d.values(nil, results(t, d, "04030201", "0102", "01020304", "41424344", "0201")))
+	got := shown(d.values(nil, resultsOf(t, d, "04030201", "0102", "01020304", "41424344", "0201")))
 	if want := "long=16909060, short=258, own=16909060, text=ABCD, swapped=258"; got != want {
 		t.Error(got)
 	}
 }
 
 func TestScale(t *testing.T) {
-	expect(t, Point{Scale: 0.1, Unit: "V"}, "x=230.1 V", "08FD") // 2301 * 0.1 is 230.10000000000002
-	expect(t, Point{Scale: 0.1}, "x=200", "07D0")
-	expect(t, Point{Scale: 1}, "x=2000", "07D0")
-	expect(t, Point{Scale: 0.4}, "x=1.2", "0003") // 3 * 0.4 is 1.2000000000000002
-	expect(t, Point{Scale: 1000}, "x=3000", "0003")
-	expect(t, Point{Type: "int16", Scale: -0.01}, "x=0.07", "FFF9")
-	expect(t, Point{Scale: 0.5, Offset: -40}, "x=-39.5", "0001")
-	expect(t, Point{Type: "int16", Offset: 273}, "x=272", "FFFF")
-	expect(t, Point{Type: "uint64"}, "x=18446744073709551615", "FFFFFFFFFFFFFFFF")
-	expect(t, Point{Type: "uint64", Offset: -1}, "x=1.8446744073709552e+19", "FFFFFFFFFFFFFFFF")
-	expect(t, Point{Type: "float64", Scale: 1e300}, "x=none bad:no value (Inf)", "7E37E43C8800759C")
+	expectValue(t, Point{Scale: 0.1, Unit: "V"}, "x=230.1 V", "08FD") // 2301 * 0.1 is 230.10000000000002
+	expectValue(t, Point{Scale: 0.1}, "x=200", "07D0")
+	expectValue(t, Point{Scale: 1}, "x=2000", "07D0")
+	expectValue(t, Point{Scale: 0.4}, "x=1.2", "0003") // 3 * 0.4 is 1.2000000000000002
+	expectValue(t, Point{Scale: 1000}, "x=3000", "0003")
+	expectValue(t, Point{Type: "int16", Scale: -0.01}, "x=0.07", "FFF9")
+	expectValue(t, Point{Scale: 0.5, Offset: -40}, "x=-39.5", "0001")
+	expectValue(t, Point{Type: "int16", Offset: 273}, "x=272", "FFFF")
+	expectValue(t, Point{Type: "uint64"}, "x=18446744073709551615", "FFFFFFFFFFFFFFFF")
+	expectValue(t, Point{Type: "uint64", Offset: -1}, "x=1.8446744073709552e+19", "FFFFFFFFFFFFFFFF")
+	expectValue(t, Point{Type: "float64", Scale: 1e300}, "x=none bad:no value (Inf)", "7E37E43C8800759C")
 	d := mustCompile(t, "", Point{Name: "x", Scale: 0.1})
-	if v := d.values(nil, results(t, d, "0000"))[0]; v.Kind() != gateway.KindFloat {
+	if v := d.values(nil, resultsOf(t, d, "0000"))[0]; v.Kind() != gateway.KindFloat {
 		t.Errorf("a scaled number is %s", v.Kind())
 	}
 }
@@ -143,7 +143,7 @@ func TestScale(t *testing.T) {
 // TestScaleAt takes the power of ten from a register, as SunSpec models do.
 func TestScaleAt(t *testing.T) {
 	at := Point{Type: "int16", ScaleAt: ptr(9), Unit: "W"}
-	expect(t, at, "x=2301 W", "0000", "08FD")
+	expectValue(t, at, "x=2301 W", "0000", "08FD")
 	for sf, want := range map[string]string{
 		"FFFF": "x=230.1 W", "FFFE": "x=23.01 W", "0002": "x=230100 W", "000A": "x=2.301e+13 W", "FFF6": "x=2.301e-07 W",
 		"8000": "x=none bad:no scale factor (0x8000)",
@@ -157,16 +157,16 @@ func TestScaleAt(t *testing.T) {
 		if s := d.spans(); s[0] != (span{readHolding, 9, 1}) || s[1] != (span{readHolding, 0, 1}) {
 			t.Fatal(s)
 		}
-		if got := show(d.values(nil, results(t, d, sf, "08FD"))); got != want {
+		if got := shown(d.values(nil, resultsOf(t, d, sf, "08FD"))); got != want {
 			t.Errorf("%s: %s", sf, got)
 		}
 		// The kind is the same whatever the power.
-		if v := d.values(nil, results(t, d, "0000", "08FD"))[0]; v.Kind() != gateway.KindFloat {
+		if v := d.values(nil, resultsOf(t, d, "0000", "08FD"))[0]; v.Kind() != gateway.KindFloat {
 			t.Error(v.Kind())
 		}
-		r := results(t, d, "0000", "08FD")
+		r := resultsOf(t, d, "0000", "08FD")
 		r[0] = reading{err: &silence{after: time.Second}}
-		if got := show(d.values(nil, r)); got != "x=none bad:no answer" {
+		if got := shown(d.values(nil, r)); got != "x=none bad:no answer" {
 			t.Error(got)
 		}
 	}
@@ -174,101 +174,101 @@ func TestScaleAt(t *testing.T) {
 
 func TestText(t *testing.T) {
 	text := Point{Type: "string", Count: 4}
-	expect(t, text, "x=SDM630", "53444D3633300000")
-	expect(t, text, "x=AB", "4142202020202020")
-	expect(t, text, "x=A", "4100424344454647")
-	expect(t, text, "x=", "0000000000000000")
-	expect(t, text, "x=", "FFFFFFFFFFFFFFFF")
-	expect(t, text, "x= A B", "2041204200000000")
-	expect(t, text, "x=20 °C", "323020C2B0430000") // UTF-8
-	expect(t, text, "x=20 °C", "323020B043000000") // ISO 8859-1
+	expectValue(t, text, "x=SDM630", "53444D3633300000")
+	expectValue(t, text, "x=AB", "4142202020202020")
+	expectValue(t, text, "x=A", "4100424344454647")
+	expectValue(t, text, "x=", "0000000000000000")
+	expectValue(t, text, "x=", "FFFFFFFFFFFFFFFF")
+	expectValue(t, text, "x= A B", "2041204200000000")
+	expectValue(t, text, "x=20 °C", "323020C2B0430000") // UTF-8
+	expectValue(t, text, "x=20 °C", "323020B043000000") // ISO 8859-1
 	text.Order = "BADC"
-	expect(t, text, "x=SDM630", "4453364D30330000")
-	expect(t, Point{Type: "string"}, "x=AB", "4142")
-	expect(t, Point{Type: "bytes", Count: 2}, "x=41002042", "41002042")
-	expect(t, Point{Type: "bytes", Count: 2, Order: "BADC"}, "x=00414220", "41002042")
+	expectValue(t, text, "x=SDM630", "4453364D30330000")
+	expectValue(t, Point{Type: "string"}, "x=AB", "4142")
+	expectValue(t, Point{Type: "bytes", Count: 2}, "x=41002042", "41002042")
+	expectValue(t, Point{Type: "bytes", Count: 2, Order: "BADC"}, "x=00414220", "41002042")
 	d := mustCompile(t, "", Point{Name: "x", Type: "string", Count: 2})
 	for _, step := range [][2]string{{"41420000", "x=AB"}, {"41420000", "x=AB"}, {"43440000", "x=CD"}, {"41420000", "x=AB"}} {
-		if got := show(d.values(nil, results(t, d, step[0]))); got != step[1] {
+		if got := shown(d.values(nil, resultsOf(t, d, step[0]))); got != step[1] {
 			t.Errorf("%s: %s", step[0], got)
 		}
 	}
 }
 
 func TestBits(t *testing.T) {
-	expect(t, Point{Type: "bits16", Enum: map[string]string{"0": "run", "3": "trip", "15": "remote"}},
+	expectValue(t, Point{Type: "bits16", Enum: map[string]string{"0": "run", "3": "trip", "15": "remote"}},
 		"x.run=true, x.trip=false, x.remote=true", "8001")
-	expect(t, Point{Type: "bits32", Enum: map[string]string{"31": "high", "0": "low"}, Order: "CDAB"}, "x.low=true, x.high=false", "00010000")
+	expectValue(t, Point{Type: "bits32", Enum: map[string]string{"31": "high", "0": "low"}, Order: "CDAB"}, "x.low=true, x.high=false", "00010000")
 	d := mustCompile(t, "", Point{Name: "x", Type: "bits16"})
-	v := d.values(nil, results(t, d, "0402"))
-	if len(v) != 16 || show(v[1:3]) != "x.1=true, x.2=false" || show(v[9:11]) != "x.9=false, x.10=true" {
-		t.Error(show(v))
+	v := d.values(nil, resultsOf(t, d, "0402"))
+	if len(v) != 16 || shown(v[1:3]) != "x.1=true, x.2=false" || shown(v[9:11]) != "x.9=false, x.10=true" {
+		t.Error(shown(v))
 	}
-	expect(t, Point{Type: "bits16", Enum: map[string]string{"1": "a", "2": "b"}, Invalid: []string{"0xffff"}},
+	expectValue(t, Point{Type: "bits16", Enum: map[string]string{"1": "a", "2": "b"}, Invalid: []string{"0xffff"}},
 		"x.a=none bad:no value (0xFFFF), x.b=none bad:no value (0xFFFF)", "FFFF")
-	expect(t, Point{Type: "bits16", Count: 2, Enum: map[string]string{"1": "a"}}, "x.0.a=true, x.1.a=false", "0002", "0001")
+	expectValue(t, Point{Type: "bits16", Count: 2, Enum: map[string]string{"1": "a"}}, "x.0.a=true, x.1.a=false", "0002", "0001")
 }
 
 func TestPartOfRegister(t *testing.T) {
-	expect(t, Point{Type: "bool", Bit: ptr(3)}, "x=true", "0008")
-	expect(t, Point{Type: "bool", Bit: ptr(15)}, "x=false", "7FFF")
-	expect(t, Point{Bit: ptr(15)}, "x=1", "8000")
-	expect(t, Point{Bit: ptr(8), Width: 8}, "x=18", "1234")
-	expect(t, Point{Bit: ptr(0), Width: 8}, "x=52", "1234")
-	expect(t, Point{Bit: ptr(4), Width: 4, Scale: 0.5}, "x=1.5", "1234")
-	expect(t, Point{Type: "int16", Bit: ptr(8), Width: 8}, "x=-2", "FE34")
-	expect(t, Point{Type: "uint32", Bit: ptr(12), Width: 12, Order: "CDAB"}, "x=801", "1ABC5432")
-	expect(t, Point{Type: "uint64", Bit: ptr(63)}, "x=1", "8000000000000000")
-	expect(t, Point{Bit: ptr(4), Width: 4, Enum: map[string]string{"3": "auto"}}, "x=auto", "1234")
+	expectValue(t, Point{Type: "bool", Bit: ptr(3)}, "x=true", "0008")
+	expectValue(t, Point{Type: "bool", Bit: ptr(15)}, "x=false", "7FFF")
+	expectValue(t, Point{Bit: ptr(15)}, "x=1", "8000")
+	expectValue(t, Point{Bit: ptr(8), Width: 8}, "x=18", "1234")
+	expectValue(t, Point{Bit: ptr(0), Width: 8}, "x=52", "1234")
+	expectValue(t, Point{Bit: ptr(4), Width: 4, Scale: 0.5}, "x=1.5", "1234")
+	expectValue(t, Point{Type: "int16", Bit: ptr(8), Width: 8}, "x=-2", "FE34")
+	expectValue(t, Point{Type: "uint32", Bit: ptr(12), Width: 12, Order: "CDAB"}, "x=801", "1ABC5432")
+	expectValue(t, Point{Type: "uint64", Bit: ptr(63)}, "x=1", "8000000000000000")
+	expectValue(t, Point{Bit: ptr(4), Width: 4, Enum: map[string]string{"3": "auto"}}, "x=auto", "1234")
 	// invalid is the whole register.
-	expect(t, Point{Bit: ptr(0), Width: 8, Invalid: []string{"0x1234"}}, "x=none bad:no value (0x1234)", "1234")
+	expectValue(t, Point{Bit: ptr(0), Width: 8, Invalid: []string{"0x1234"}}, "x=none bad:no value (0x1234)", "1234")
 }
 
 func TestEnum(t *testing.T) {
 	states := map[string]string{"0": "stopped", "0x10": "running"}
-	expect(t, Point{Enum: states}, "x=stopped", "0000")
-	expect(t, Point{Enum: states}, "x=running", "0010")
-	expect(t, Point{Enum: states}, "x=7 uncertain:no name for 7", "0007")
-	expect(t, Point{Type: "int16", Enum: map[string]string{"-1": "down", "1": "up"}}, "x=down", "FFFF")
-	expect(t, Point{Type: "int16", Enum: map[string]string{"1": "up"}}, "x=-1 uncertain:no name for -1", "FFFF")
-	expect(t, Point{Type: "bcd16", Enum: map[string]string{"12": "dozen"}}, "x=dozen", "0012")
-	expect(t, Point{Table: "coil", Enum: map[string]string{"0": "open", "1": "closed"}}, "x=closed", "01")
-	expect(t, Point{Type: "bool", Bit: ptr(1), Enum: map[string]string{"0": "open", "1": "closed"}}, "x=open", "FFFD")
+	expectValue(t, Point{Enum: states}, "x=stopped", "0000")
+	expectValue(t, Point{Enum: states}, "x=running", "0010")
+	expectValue(t, Point{Enum: states}, "x=7 uncertain:no name for 7", "0007")
+	expectValue(t, Point{Type: "int16", Enum: map[string]string{"-1": "down", "1": "up"}}, "x=down", "FFFF")
+	expectValue(t, Point{Type: "int16", Enum: map[string]string{"1": "up"}}, "x=-1 uncertain:no name for -1", "FFFF")
+	expectValue(t, Point{Type: "bcd16", Enum: map[string]string{"12": "dozen"}}, "x=dozen", "0012")
+	expectValue(t, Point{Table: "coil", Enum: map[string]string{"0": "open", "1": "closed"}}, "x=closed", "01")
+	expectValue(t, Point{Type: "bool", Bit: ptr(1), Enum: map[string]string{"0": "open", "1": "closed"}}, "x=open", "FFFD")
 	d := mustCompile(t, "", Point{Name: "x", Enum: states})
 	for _, data := range []string{"0000", "0007", "0008"} {
-		if v := d.values(nil, results(t, d, data))[0]; v.Kind() != gateway.KindString {
+		if v := d.values(nil, resultsOf(t, d, data))[0]; v.Kind() != gateway.KindString {
 			t.Errorf("%s is %s", data, v.Kind())
 		}
 	}
-	if got := show(d.values(nil, results(t, d, "0009"))); got != "x=9 uncertain:no name for 9" {
+	if got := shown(d.values(nil, resultsOf(t, d, "0009"))); got != "x=9 uncertain:no name for 9" {
 		t.Error(got)
 	}
 }
 
 func TestNoValue(t *testing.T) {
-	expect(t, Point{Type: "int16", Invalid: []string{"0x8000"}}, "x=none bad:no value (0x8000)", "8000")
-	expect(t, Point{Type: "int16", Invalid: []string{"-1", "32767"}}, "x=none bad:no value (0xFFFF)", "FFFF")
-	expect(t, Point{Type: "int16", Invalid: []string{"65535"}}, "x=none bad:no value (0xFFFF)", "FFFF")
-	expect(t, Point{Type: "uint32", Invalid: []string{"0xFFFFFFFF"}, Scale: 0.1}, "x=none bad:no value (0xFFFFFFFF)", "FFFFFFFF")
-	expect(t, Point{Type: "uint32", Invalid: []string{"0x00000001"}, Order: "CDAB"}, "x=none bad:no value (0x00000001)", "00010000")
-	expect(t, Point{Type: "float32", Invalid: []string{"-9999"}}, "x=none bad:no value (0xC61C3C00)", "C61C3C00")
-	expect(t, Point{Type: "bcd16", Invalid: []string{"9999"}}, "x=none bad:no value (0x9999)", "9999")
-	expect(t, Point{Type: "bcd16", Invalid: []string{"0xFFFF"}}, "x=none bad:no value (0xFFFF)", "FFFF")
-	expect(t, Point{Type: "bcd16"}, "x=none bad:not binary-coded decimal", "12A4")
-	expect(t, Point{Type: "bool", Bit: ptr(0), Invalid: []string{"0xFFFF"}}, "x=none bad:no value (0xFFFF)", "FFFF")
+	expectValue(t, Point{Type: "int16", Invalid: []string{"0x8000"}}, "x=none bad:no value (0x8000)", "8000")
+	expectValue(t, Point{Type: "int16", Invalid: []string{"-1", "32767"}}, "x=none bad:no value (0xFFFF)", "FFFF")
+	expectValue(t, Point{Type: "int16", Invalid: []string{"65535"}}, "x=none bad:no value (0xFFFF)", "FFFF")
+	expectValue(t, Point{Type: "uint32", Invalid: []string{"0xFFFFFFFF"}, Scale: 0.1}, "x=none bad:no value (0xFFFFFFFF)", "FFFFFFFF")
+	expectValue(t, Point{Type: "uint32", Invalid: []string{"0x00000001"}, Order: "CDAB"}, "x=none bad:no value (0x00000001)", "00010000")
+	expectValue(t, Point{Type: "float32", Invalid: []string{"-9999"}}, "x=none bad:no value (0xC61C3C00)", "C61C3C00")
+	expectValue(t, Point{Type: "bcd16", Invalid: []string{"9999"}}, "x=none bad:no value (0x9999)", "9999")
+	expectValue(t, Point{Type: "bcd16", Invalid: []string{"0xFFFF"}}, "x=none bad:no value (0xFFFF)", "FFFF")
+	expectValue(t, Point{Type: "bcd16"}, "x=none bad:not binary-coded decimal", "12A4")
+	expectValue(t, Point{Type: "bool", Bit: ptr(0), Invalid: []string{"0xFFFF"}}, "x=none bad:no value (0xFFFF)", "FFFF")
 	for _, c := range [][3]string{{"float16", "7E00", "NaN"}, {"float16", "FC00", "Inf"}, {"float32", "7FC00000", "NaN"}, {"float32", "7F800000", "Inf"},
 		{"float32", "FF800000", "Inf"}, {"float32", "7F800001", "NaN"}, {"float64", "7FF8000000000000", "NaN"}, {"float64", "FFF0000000000000", "Inf"}} {
-		expect(t, Point{Type: c[0]}, "x=none bad:no value ("+c[2]+")", c[1])
-		expect(t, Point{Type: c[0], Scale: 0.1, Max: ptr(10.0)}, "x=none bad:no value ("+c[2]+")", c[1])
+		expectValue(t, Point{Type: c[0]}, "x=none bad:no value ("+c[2]+")", c[1])
+		expectValue(t, Point{Type: c[0], Scale: 0.1, Max: ptr(10.0)}, "x=none bad:no value ("+c[2]+")", c[1])
 	}
 }
 
 func TestPlausible(t *testing.T) {
 	q := Point{Type: "int16", Scale: 0.1, Unit: "°C", Min: ptr(-40.0), Max: ptr(85.5)}
-	expect(t, q, "x=-40 °C", "FE70")
-	expect(t, q, "x=-40.1 °C uncertain:below -40", "FE6F")
-	expect(t, q, "x=85.5 °C", "0357")
-	expect(t, q, "x=85.6 °C uncertain:above 85.5", "0358")
+	expectValue(t, q, "x=-40 °C", "FE70")
+	expectValue(t, q, "x=-40.1 °C uncertain:below -40", "FE6F")
+	expectValue(t, q, "x=85.5 °C", "0357")
+	expectValue(t, q, "x=85.6 °C uncertain:above 85.5", "0358")
 }
 
 func TestArrays(t *testing.T) {
@@ -277,12 +277,12 @@ func TestArrays(t *testing.T) {
 	if got := fmt.Sprint(d.spans()); got != "[{3 10 2} {3 12 2} {3 14 2}]" {
 		t.Error(got)
 	}
-	if got := show(d.values(nil, results(t, d, "00000001", "00000002", "00000003"))); got != "x.0=1, x.1=2, x.2=3" {
+	if got := shown(d.values(nil, resultsOf(t, d, "00000001", "00000002", "00000003"))); got != "x.0=1, x.1=2, x.2=3" {
 		t.Error(got)
 	}
-	expect(t, Point{Table: "coil", Count: 3}, "x.0=true, x.1=false, x.2=true", "01", "00", "FF")
-	expect(t, Point{Table: "discrete", Count: 1}, "x=false", "FE")
-	expect(t, Point{Count: 1}, "x=1", "0001")
+	expectValue(t, Point{Table: "coil", Count: 3}, "x.0=true, x.1=false, x.2=true", "01", "00", "FF")
+	expectValue(t, Point{Table: "discrete", Count: 1}, "x=false", "FE")
+	expectValue(t, Point{Count: 1}, "x=1", "0001")
 	// Points of the same registers are read once.
 	d = mustCompile(t, "", Point{Name: "a", Type: "bool", Bit: ptr(0)}, Point{Name: "b", Type: "bool", Bit: ptr(1)}, Point{Name: "c", Table: "input"})
 	if len(d.spans()) != 2 {
@@ -296,12 +296,12 @@ func TestQueueOfRegisters(t *testing.T) {
 	if got := fmt.Sprint(d.spans()); got != "[{24 1246 3}]" {
 		t.Error(got)
 	}
-	if got := show(d.values(nil, results(t, d, "01B81284"))); got != "x.0=440, x.1=4740, x.2=none bad:not in the queue" {
+	if got := shown(d.values(nil, resultsOf(t, d, "01B81284"))); got != "x.0=440, x.1=4740, x.2=none bad:not in the queue" {
 		t.Error(got)
 	}
 	q.Type, q.Count = "bytes", 31
 	d = mustCompile(t, "", q)
-	if got := show(d.values(nil, results(t, d, "01B81284"))); got != "x=01b81284" {
+	if got := shown(d.values(nil, resultsOf(t, d, "01B81284"))); got != "x=01b81284" {
 		t.Error(got)
 	}
 }
@@ -325,14 +325,14 @@ func TestReasons(t *testing.T) {
 	} {
 		err = fmt.Errorf("%w", err)
 		v := d.values(nil, []reading{{err: err}, {err: err}})
-		if got := show(v); got != "x=none bad:"+want+", b.p=none bad:"+want+", b.q=none bad:"+want {
+		if got := shown(v); got != "x=none bad:"+want+", b.p=none bad:"+want+", b.q=none bad:"+want {
 			t.Error(got)
 		}
 	}
-	if got := show(d.values(nil, []reading{{data: []byte{1}}, {}})); got != "x=none bad:the answer was too short, b.p=none bad:the answer was too short, b.q=none bad:the answer was too short" {
+	if got := shown(d.values(nil, []reading{{data: []byte{1}}, {}})); got != "x=none bad:the answer was too short, b.p=none bad:the answer was too short, b.q=none bad:the answer was too short" {
 		t.Error(got)
 	}
-	if got := show(d.values(nil, nil)); got != "x=none bad:not read, b.p=none bad:not read, b.q=none bad:not read" {
+	if got := shown(d.values(nil, nil)); got != "x=none bad:not read, b.p=none bad:not read, b.q=none bad:not read" {
 		t.Error(got)
 	}
 }

@@ -1,6 +1,7 @@
 package modbus
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -33,6 +34,9 @@ func fill[T comparable](into *T, others ...T) {
 		}
 	}
 }
+
+// Validate checks a profile by itself, as `waystation check` does with a file.
+func (p *Profile) Validate() error { return errors.Join(p.validate("")...) }
 
 // devices returns the devices of the line with everything filled in. A line
 // without a list has one, with the name of the source.

@@ -10,7 +10,7 @@ import (
 	"github.com/waystation-iot/waystation/gateway"
 )
 
-var start = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+var reportStart = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 // reporting returns a reporter of values with the given deadbands.
 func reporting(mode string, heartbeat time.Duration, bands ...deadband) *reporter {
@@ -21,7 +21,7 @@ func reporting(mode string, heartbeat time.Duration, bands ...deadband) *reporte
 	return newReporter(mode, heartbeat, d)
 }
 
-func floats(f ...float64) []gateway.Value {
+func floatsOf(f ...float64) []gateway.Value {
 	names := []string{"a", "b", "c", "d"}
 	var out []gateway.Value
 	for i, f := range f {
@@ -32,8 +32,8 @@ func floats(f ...float64) []gateway.Value {
 
 func wantReport(t *testing.T, got []gateway.Value, want string) {
 	t.Helper()
-	if (got == nil) != (want == "") || show(got) != want {
-		t.Errorf("reported %q, not %q", show(got), want)
+	if (got == nil) != (want == "") || shown(got) != want {
+		t.Errorf("reported %q, not %q", shown(got), want)
 	}
 }
 
@@ -41,65 +41,65 @@ func TestReportEveryPoll(t *testing.T) {
 	for _, mode := range []string{"", "poll"} {
 		r := reporting(mode, 0, deadband{})
 		for range 3 {
-			wantReport(t, r.take(floats(1), start), "a=1")
+			wantReport(t, r.take(floatsOf(1), reportStart), "a=1")
 		}
 	}
 }
 
 func TestReportChange(t *testing.T) {
 	r := reporting("change", time.Minute, deadband{absolute: 0.5}, deadband{})
-	wantReport(t, r.take(floats(1, 2), start), "a=1, b=2") // the first is whole
-	wantReport(t, r.take(floats(1.4, 2), start), "")
-	wantReport(t, r.take(floats(1.5, 2), start), "a=1.5, b=2") // from the deadband on
-	wantReport(t, r.take(floats(1.1, 2), start), "")
-	wantReport(t, r.take(floats(1.1, 2.1), start), "a=1.1, b=2.1")
-	wantReport(t, r.take(floats(0.7, 2.1), start), "") // from 1.1 on, what was reported with b
+	wantReport(t, r.take(floatsOf(1, 2), reportStart), "a=1, b=2") // the first is whole
+	wantReport(t, r.take(floatsOf(1.4, 2), reportStart), "")
+	wantReport(t, r.take(floatsOf(1.5, 2), reportStart), "a=1.5, b=2") // from the deadband on
+	wantReport(t, r.take(floatsOf(1.1, 2), reportStart), "")
+	wantReport(t, r.take(floatsOf(1.1, 2.1), reportStart), "a=1.1, b=2.1")
+	wantReport(t, r.take(floatsOf(0.7, 2.1), reportStart), "") // from 1.1 on, what was reported with b
 	r.force()
-	wantReport(t, r.take(floats(0.7, 2.1), start), "a=0.7, b=2.1")
-	wantReport(t, r.take(floats(0.7, 2.1), start), "")
+	wantReport(t, r.take(floatsOf(0.7, 2.1), reportStart), "a=0.7, b=2.1")
+	wantReport(t, r.take(floatsOf(0.7, 2.1), reportStart), "")
 }
 
 func TestReportChanged(t *testing.T) {
 	r := reporting("changed", time.Minute, deadband{absolute: 0.5}, deadband{})
-	wantReport(t, r.take(floats(1, 2), start), "a=1, b=2")
-	wantReport(t, r.take(floats(1.3, 2), start), "")
-	wantReport(t, r.take(floats(1.3, 3), start), "b=3")
-	wantReport(t, r.take(floats(1.6, 3), start), "a=1.6")
-	wantReport(t, r.take(floats(1.6, 3), start), "")
-	wantReport(t, r.take(floats(2.2, 4), start), "a=2.2, b=4")
+	wantReport(t, r.take(floatsOf(1, 2), reportStart), "a=1, b=2")
+	wantReport(t, r.take(floatsOf(1.3, 2), reportStart), "")
+	wantReport(t, r.take(floatsOf(1.3, 3), reportStart), "b=3")
+	wantReport(t, r.take(floatsOf(1.6, 3), reportStart), "a=1.6")
+	wantReport(t, r.take(floatsOf(1.6, 3), reportStart), "")
+	wantReport(t, r.take(floatsOf(2.2, 4), reportStart), "a=2.2, b=4")
 	r.force()
-	wantReport(t, r.take(floats(2.2, 4), start), "a=2.2, b=4")
-	wantReport(t, r.take(floats(2.2), start), "a=2.2") // other values than before: whole
+	wantReport(t, r.take(floatsOf(2.2, 4), reportStart), "a=2.2, b=4")
+	wantReport(t, r.take(floatsOf(2.2), reportStart), "a=2.2") // other values than before: whole
 }
 
 func TestHeartbeat(t *testing.T) {
 	r := reporting("changed", time.Minute, deadband{}, deadband{})
-	wantReport(t, r.take(floats(1, 2), start), "a=1, b=2")
-	wantReport(t, r.take(floats(1, 3), start.Add(30*time.Second)), "b=3") // not whole: no heartbeat
-	wantReport(t, r.take(floats(1, 3), start.Add(59*time.Second)), "")
-	wantReport(t, r.take(floats(1, 3), start.Add(60*time.Second)), "a=1, b=3")
-	wantReport(t, r.take(floats(1, 3), start.Add(119*time.Second)), "")
-	wantReport(t, r.take(floats(1, 3), start), "a=1, b=3") // the clock was set back
+	wantReport(t, r.take(floatsOf(1, 2), reportStart), "a=1, b=2")
+	wantReport(t, r.take(floatsOf(1, 3), reportStart.Add(30*time.Second)), "b=3") // not whole: no heartbeat
+	wantReport(t, r.take(floatsOf(1, 3), reportStart.Add(59*time.Second)), "")
+	wantReport(t, r.take(floatsOf(1, 3), reportStart.Add(60*time.Second)), "a=1, b=3")
+	wantReport(t, r.take(floatsOf(1, 3), reportStart.Add(119*time.Second)), "")
+	wantReport(t, r.take(floatsOf(1, 3), reportStart), "a=1, b=3") // the clock was set back
 	r = reporting("change", 0, deadband{})
-	wantReport(t, r.take(floats(1), start), "a=1")
-	wantReport(t, r.take(floats(1), start.Add(1000*time.Hour)), "") // none
+	wantReport(t, r.take(floatsOf(1), reportStart), "a=1")
+	wantReport(t, r.take(floatsOf(1), reportStart.Add(1000*time.Hour)), "") // none
 }
 
 func TestPercentDeadband(t *testing.T) {
 	r := reporting("change", 0, deadband{percent: 10})
 	for _, c := range []struct{ v, says float64 }{{100, 100}, {109, 0}, {91, 0}, {110, 110}, {100, 0}, {99, 99}, {-99, -99}, {-105, 0}, {0, 0.0}} {
-		got := r.take(floats(c.v), start)
+		got := r.take(floatsOf(c.v), reportStart)
 		if (len(got) == 1) != (c.says != 0 || c.v == 0) {
-			t.Errorf("%g: %s", c.v, show(got))
+			t.Errorf("%g: %s", c.v, shown(got))
 		}
 	}
 	r = reporting("change", 0, deadband{percent: 10, absolute: 5}) // the greater counts
-	wantReport(t, r.take(floats(10), start), "a=10")
-	wantReport(t, r.take(floats(14), start), "")
-	wantReport(t, r.take(floats(15), start), "a=15")
-	r.take(floats(100), start)
-	wantReport(t, r.take(floats(109), start), "")
-	wantReport(t, r.take(floats(110), start), "a=110")
+	wantReport(t, r.take(floatsOf(10), reportStart), "a=10")
+	wantReport(t, r.take(floatsOf(14), reportStart), "")
+	wantReport(t, r.take(floatsOf(15), reportStart), "a=15")
+	r.take(floatsOf(100), reportStart)
+	wantReport(t, r.take(floatsOf(109), reportStart), "")
+	wantReport(t, r.take(floatsOf(110), reportStart), "a=110")
 }
 
 // TestOddChanges: the kinds, qualities and numbers that are easily forgotten.
@@ -129,8 +129,8 @@ func TestOddChanges(t *testing.T) {
 	} {
 		for _, mode := range []string{"change", "changed"} {
 			r := reporting(mode, 0, c.band)
-			r.take([]gateway.Value{c.was}, start)
-			if got := r.take([]gateway.Value{c.is}, start); (got != nil) != c.want {
+			r.take([]gateway.Value{c.was}, reportStart)
+			if got := r.take([]gateway.Value{c.is}, reportStart); (got != nil) != c.want {
 				t.Errorf("%d %s: %s after %s: %v", i, mode, c.is.String(), c.was.String(), got != nil)
 			}
 		}
@@ -144,9 +144,9 @@ func TestConsumerIsNeverFarOff(t *testing.T) {
 		const beat = 50 * time.Second
 		band := deadband{absolute: rapid.SampledFrom([]float64{0, 0.5, 3}).Draw(t, "absolute"), percent: rapid.SampledFrom([]float64{0, 1, 20}).Draw(t, "percent")}
 		r := reporting(rapid.SampledFrom([]string{"change", "changed"}).Draw(t, "mode"), beat, band, band, deadband{})
-		truth := floats(10, -5, 0)
+		truth := floatsOf(10, -5, 0)
 		held := make(map[string]gateway.Value)
-		now, whole := start, start
+		now, whole := reportStart, reportStart
 		for i := range rapid.IntRange(1, 60).Draw(t, "polls") {
 			for j := range truth {
 				switch rapid.IntRange(0, 5).Draw(t, "event") {
@@ -192,7 +192,7 @@ func TestSteadyReportsAllocateNothing(t *testing.T) {
 		if mode != "poll" && len(r.bands) != len(values) {
 			t.Fatalf("%d deadbands for %d values", len(r.bands), len(values))
 		}
-		now := start
+		now := reportStart
 		r.take(values, now)
 		r.force()
 		n := byte(0)
@@ -213,7 +213,7 @@ func TestDeadbandsReachTheReporter(t *testing.T) {
 	d := mustCompile(t, "", Point{Name: "bits", Type: "bits16", Enum: map[string]string{"0": "p", "1": "q"}}, Point{Name: "x", Address: 1, Count: 2, Scale: 0.1, Deadband: 5, Percent: 2})
 	r := newReporter("changed", 0, d)
 	take := func(data ...string) []gateway.Value {
-		return r.take(d.values(nil, results(t, d, data...)), start)
+		return r.take(d.values(nil, resultsOf(t, d, data...)), reportStart)
 	}
 	wantReport(t, take("0001", "03E8", "0000"), "bits.p=true, bits.q=false, x.0=100, x.1=0")
 	wantReport(t, take("0001", "0419", "0031"), "") // 104.9, 4.9

@@ -174,3 +174,33 @@ func TestDiscoverAsks(t *testing.T) {
 		t.Errorf("asked %v, want %v", m.asked, want)
 	}
 }
+
+// FuzzDiscover: whatever a device answers, few requests are made, and what is
+// found can be compiled.
+func FuzzDiscover(f *testing.F) {
+	f.Add([]byte{0, 1, 0, 66, 0, 103, 0, 50, 0xFF, 0xFF, 0, 0})
+	f.Add([]byte{0, 103, 0, 6, 0, 103, 0, 6, 0, 103, 0, 4})
+	f.Fuzz(func(t *testing.T, chain []byte) {
+		s := sunspecProfile()
+		asked := 0
+		groups, err := s.discover(t.Context(), func(_ context.Context, q *request) ([]byte, error) {
+			if asked++; asked == 1 {
+				return []byte("SunS"), nil
+			}
+			n := min(4, len(chain))
+			data := chain[:n]
+			chain = chain[n:]
+			return data, nil
+		})
+		if asked > sunspecModels+1 || err == nil && len(groups) == 0 {
+			t.Fatalf("%d requests, %d groups, %v", asked, len(groups), err)
+		}
+		names := map[string]bool{}
+		for i := range groups {
+			if _, err := compile(&Profile{}, &groups[i]); err != nil || names[groups[i].Name] {
+				t.Fatalf("group %s: %v", groups[i].Name, err)
+			}
+			names[groups[i].Name] = true
+		}
+	})
+}

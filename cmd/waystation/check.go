@@ -27,7 +27,8 @@ const checkUsage = `usage: waystation check [--connect [--timeout 30s] [--json]]
 Finds everything that is wrong with configurations, with line, column and a hint.
 Opens no connection, unless with --connect: then it tries out brokers, log-in,
 topics, limits, rights and clocks, writes no record and takes none, and says what
-to fix. Exit code 0 when nothing is wrong, 1 when something is.
+to fix. Exit code 0 when nothing is wrong, 1 when something is. A profile of a
+device may be checked by itself.
 `
 
 // checkOptions are the flags.
@@ -59,7 +60,7 @@ func check(args []string, out, errOut io.Writer, adapters []gateway.Adapter) int
 	code := exitGood
 	var all []*side
 	for _, file := range flags.Args() {
-		cfg, err := config.Load(file, adapters)
+		cfg, found, err := readFile(file, adapters)
 		if err != nil {
 			code = exitFound
 			fmt.Fprintln(errOut, err)
@@ -68,11 +69,13 @@ func check(args []string, out, errOut io.Writer, adapters []gateway.Adapter) int
 			}
 			continue
 		}
-		all = append(all, sides(file, cfg)...)
+		if cfg != nil {
+			all = append(all, sides(file, cfg)...)
+		}
 		if o.json {
 			continue
 		}
-		if _, err := fmt.Fprintf(out, "%s: ok: %s, %s\n", file, count(len(cfg.Sources), "source"), count(len(cfg.Sinks), "sink")); err != nil {
+		if _, err := fmt.Fprintf(out, "%s: ok: %s\n", file, found); err != nil {
 			return exitFound
 		}
 	}
@@ -80,6 +83,18 @@ func check(args []string, out, errOut io.Writer, adapters []gateway.Adapter) int
 		return code
 	}
 	return max(code, tryOut(all, out, errOut, o))
+}
+
+// readFile reads a configuration, or what an option may name: a profile. found
+// says what was found to be right.
+func readFile(file string, adapters []gateway.Adapter) (cfg *config.Config, found string, err error) {
+	if kind, err := config.Part(file, adapters); kind != "" {
+		return nil, "a " + kind, err
+	}
+	if cfg, err = config.Load(file, adapters); err != nil {
+		return nil, "", err
+	}
+	return cfg, fmt.Sprintf("%s, %s", count(len(cfg.Sources), "source"), count(len(cfg.Sinks), "sink")), nil
 }
 
 // tryOut runs the checks of --connect; Ctrl-C ends them.

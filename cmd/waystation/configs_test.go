@@ -29,6 +29,30 @@ func TestConfigs(t *testing.T) {
 	}
 }
 
+// TestShippedProfiles checks every profile that comes along, by itself and as
+// a configuration names it.
+func TestShippedProfiles(t *testing.T) {
+	files, err := filepath.Glob("../../configs/devices/*.yaml")
+	if err != nil || len(files) < 6 {
+		t.Fatalf("%d files, %v", len(files), err)
+	}
+	for _, f := range files {
+		if kind, err := config.Part(f, adapters.All()); kind != "profile" || err != nil {
+			t.Errorf("%s: %q, %v", f, kind, err)
+		}
+		name := strings.TrimSuffix(filepath.Base(f), ".yaml")
+		text := "gateway: {id: g}\nsources: [{name: a, type: modbus, url: \"tcp://h\", profile: \"builtin:" + name +
+			"\"}]\nsinks: [{name: s, type: kafka, brokers: [\"b:1\"], topic: t}]\n"
+		if _, err := config.Parse("w.yaml", []byte(text), adapters.All()); err != nil {
+			t.Errorf("builtin:%s: %v", name, err)
+		}
+		page, err := os.ReadFile("../../docs/modbus.md")
+		if err != nil || !strings.Contains(string(page), "| `"+name+"` |") {
+			t.Errorf("docs/modbus.md does not list %s: %v", name, err)
+		}
+	}
+}
+
 // TestBadConfigs holds the sentence that each bad configuration must be
 // answered with: its first line says it.
 func TestBadConfigs(t *testing.T) {

@@ -20,6 +20,7 @@ type namedFile struct {
 	kind string
 	path string
 	opts []option // what stands in such a file
+	typ  reflect.Type
 }
 
 func appendFiles(out []namedFile, opts []option, path string, depth int) []namedFile {
@@ -31,7 +32,7 @@ func appendFiles(out []namedFile, opts []option, path string, depth int) []named
 		case o.file == "":
 			out = appendFiles(out, kids, join(path, o.name), depth+1)
 		case !slices.ContainsFunc(out, func(f namedFile) bool { return f.kind == o.file }):
-			out = append(out, namedFile{o.file, join(path, o.name), kids})
+			out = append(out, namedFile{o.file, join(path, o.name), kids, nested(o.typ)})
 		}
 	}
 	return out

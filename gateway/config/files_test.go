@@ -251,3 +251,46 @@ func TestFileDescribed(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Validate is what checks such a file by itself.
+func (m *fakeMap) Validate() error {
+	if m.Name == "panic" {
+		panic("a bug")
+	}
+	for i := range m.Points {
+		if m.Points[i].Name == "" {
+			return fmt.Errorf("wrapped: %w", &gateway.FieldError{Key: fmt.Sprintf("points[%d].name", i), Msg: "must not be empty"})
+		}
+	}
+	return nil
+}
+
+// TestPart checks a file by itself, and knows it from a configuration.
+func TestPart(t *testing.T) {
+	dir := t.TempDir()
+	for name, tc := range map[string]struct{ text, kind, want string }{
+		"good.yaml":    {"x-a: 1\nname: a\npoints: [{name: b}]\n", "map", ""},
+		"option.yaml":  {"points: [{nmae: b}]\n", "map", "option.yaml:1:11: points[0]: unknown option \"nmae\""},
+		"checked.yaml": {"points:\n  - {name: \"\"}\n", "map", "checked.yaml:2:12: points[0].name: must not be empty"},
+		"panic.yaml":   {"name: panic\n", "map", "panic.yaml:1:1: the checks of this adapter failed"},
+		"good.csv":     {"a\nb\n", "map", ""},
+		"bad.csv":      {"a\nbad\n", "map", "bad.csv:2:2: is bad"},
+		"config.yaml":  {okAll, "", ""},
+		"mixed.yaml":   {"name: a\nsources: []\n", "", ""},
+		"other.yaml":   {"a: b\n", "", ""},
+		"broken.yaml":  {"points: [\n", "", ""},
+		"empty.yaml":   {"", "", ""},
+	} {
+		path := filepath.Join(dir, name)
+		write(t, path, tc.text)
+		kind, err := Part(path, fakesWithFiles())
+		if kind != tc.kind || (err != nil) != (tc.want != "") || err != nil && !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: got %q, %v", name, kind, err)
+		}
+	}
+	for _, path := range []string{dir, filepath.Join(dir, "none.yaml")} {
+		if kind, err := Part(path, fakesWithFiles()); kind != "" || err != nil {
+			t.Errorf("%s: got %q, %v", path, kind, err)
+		}
+	}
+}

@@ -209,37 +209,40 @@ func (f *filler) checkName(item *node, path, name string) string {
 
 // validate runs an adapter's own checks and places what they find.
 func (f *filler) validate(item *node, path string, check func() error) {
-	err := func() (err error) {
-		defer func() {
-			if r := recover(); r != nil {
-				err = fmt.Errorf("the checks of this adapter failed (%v): please report it", r)
-			}
-		}()
-		return check()
-	}()
-	f.errors(item, path, err)
+	eachFault(guarded(check), func(fe *gateway.FieldError) { f.check(item, path, fe) })
 }
 
-// errors places every *gateway.FieldError joined or wrapped in err.
-func (f *filler) errors(item *node, path string, err error) {
+// guarded runs the checks of an adapter, whose panics become errors.
+func guarded(check func() error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("the checks of this adapter failed (%v): please report it", r)
+		}
+	}()
+	return check()
+}
+
+// eachFault calls note for every *gateway.FieldError joined or wrapped in err;
+// of any other error it makes one.
+func eachFault(err error, note func(*gateway.FieldError)) {
 	if err == nil {
 		return
 	}
 	if many, ok := err.(interface{ Unwrap() []error }); ok {
 		for _, e := range many.Unwrap() {
-			f.errors(item, path, e)
+			eachFault(e, note)
 		}
 		return
 	}
 	if fe, ok := err.(*gateway.FieldError); ok {
-		f.check(item, path, fe)
+		note(fe)
 		return
 	}
 	if inner := errors.Unwrap(err); inner != nil {
-		f.errors(item, path, inner)
+		eachFault(inner, note)
 		return
 	}
-	f.check(item, path, &gateway.FieldError{Msg: err.Error()})
+	note(&gateway.FieldError{Msg: err.Error()})
 }
 
 // decodeInto decodes the options of a member: those that all share, and
