@@ -69,6 +69,14 @@ func check(args []string, out, errOut io.Writer, adapters []gateway.Adapter) int
 			continue
 		}
 		all = append(all, sides(file, cfg)...)
+		if lines := unkept(plans(cfg)); len(lines) > 0 {
+			code = exitFound
+			for _, line := range lines {
+				fmt.Fprintf(errOut, "%s: %s\n", file, line)
+			}
+			fmt.Fprintf(errOut, "%s: %s of which the plan cannot be kept: see waystation plan %s\n", file, count(len(lines), "thing"), file)
+			continue
+		}
 		if o.json {
 			continue
 		}
