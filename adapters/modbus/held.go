@@ -71,6 +71,9 @@ func (p *poll) retry(ctx context.Context, ask asker, t *table) error {
 				t.putOff(now.Add(retryHeld))
 			}
 			x.held, x.due = &heldError{x.span, err, x.held.since, false}, now.Add(retryHeld)
+			if p.broken != nil {
+				return p.broken
+			}
 		default:
 			t.release(x)
 			p.stale = true

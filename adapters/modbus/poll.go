@@ -28,8 +28,9 @@ type poll struct {
 	results []reading // parallel to spans
 	sel     *Select
 	plan    []entry
-	stale   bool // plan no longer fits what was learned
-	extra   int  // requests that this run may still make beside the plan
+	stale   bool  // plan no longer fits what was learned
+	broken  error // a short answer in this run: the line is to be closed
+	extra   int   // requests that this run may still make beside the plan
 	now     func() time.Time
 	forgot  time.Time
 }
@@ -273,7 +274,7 @@ func (p *poll) run(ctx context.Context, ask func(context.Context, *request) ([]b
 	if p.stale {
 		p.replan()
 	}
-	p.extra = extraRequests
+	p.extra, p.broken = extraRequests, nil
 	err := p.work(ctx, ask)
 	for i, w := range p.where {
 		x := &p.tables[w.table].items[w.item]
@@ -302,6 +303,9 @@ func (p *poll) work(ctx context.Context, ask asker) error {
 		case refused:
 			e.t.refused(e.items, err)
 			p.stale = true
+		}
+		if p.broken != nil {
+			return p.broken
 		}
 	}
 	for _, t := range p.tables {

@@ -145,15 +145,26 @@ func TestPollUnknownFunction(t *testing.T) {
 
 // TestPollOneRefusal: a device that refuses once what it gives before and after.
 func TestPollOneRefusal(t *testing.T) {
-	p, _ := pollOf(t, row(60), &Limits{})
+	for _, spans := range []int{1, 60} {
+		for _, refusal := range []error{&modbus.ModbusError{FunctionCode: 0x83, ExceptionCode: illegalAddress}, &lengthError{"holding 0+60", 4, 120}} {
+			oneRefusal(t, spans, refusal)
+		}
+	}
+}
+
+func oneRefusal(t *testing.T, spans int, refusal error) {
+	p, _ := pollOf(t, row(spans), &Limits{})
 	u := &fakeUnit{limit: 125}
 	settle(t, p, u, 1)
 	n := 0
 	u.fail = func(*request) error {
 		if n++; n == 1 {
-			return &modbus.ModbusError{FunctionCode: 0x83, ExceptionCode: illegalAddress}
+			return refusal
 		}
 		return nil
+	}
+	if _, err := p.run(context.Background(), u.ask); err != nil && err != refusal {
+		t.Fatal(err)
 	}
 	for range 3 {
 		checkRun(t, p, u)
@@ -194,8 +205,14 @@ func TestPollErrors(t *testing.T) {
 			}
 		}
 	}
-	// An answer that is too short would be taken apart wrongly.
+	// An answer that is too long says nothing, and the line is out of step.
 	p, _ := pollOf(t, row(3), &Limits{})
+	var long *lengthError
+	if _, err := p.run(context.Background(), func(context.Context, *request) ([]byte, error) { return make([]byte, 7), nil }); !errors.As(err, &long) || len(p.tables[0].searches) > 0 {
+		t.Errorf("long answer: %v", err)
+	}
+	// One that is too short would be taken apart wrongly.
+	p, _ = pollOf(t, row(3), &Limits{})
 	var short *lengthError
 	if _, err := p.run(context.Background(), func(context.Context, *request) ([]byte, error) { return []byte{1, 2}, nil }); !errors.As(err, &short) {
 		t.Errorf("short answer: %v", err)

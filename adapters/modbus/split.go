@@ -2,6 +2,7 @@ package modbus
 
 import (
 	"context"
+	"errors"
 	"slices"
 )
 
@@ -53,6 +54,9 @@ func (p *poll) ask(ctx context.Context, ask asker, e *entry) (outcome, error) {
 	if how == ended {
 		return ended, err
 	}
+	if exception(err) == 0 {
+		p.broken = err
+	}
 	for _, i := range e.items {
 		if x := &t.items[i]; x.got < 0 {
 			x.err = err
@@ -61,11 +65,16 @@ func (p *poll) ask(ctx context.Context, ask asker, e *entry) (outcome, error) {
 	return how, err
 }
 
-// judge says what an error means. Function 23 is not learned from: it may be
+// judge says what an error means. A short answer is how some devices refuse
+// what they do not have, or more than they give at once. Function 23 is not learned from: it may be
 // what is written that the device refuses. Of a FIFO queue, illegal value means
 // that there is more in it than fits the answer (section 6.18).
 func (t *table) judge(err error) outcome {
+	var cut *lengthError
+	short := errors.As(err, &cut) && cut.got < cut.want
 	switch code := exception(err); {
+	case short && t.function != readWrite && t.function != readFIFO:
+		return refused
 	case code == 0, code == gatewayNoPath, code == gatewayNoAnswer:
 		return ended
 	case code > illegalValue, t.function == readWrite, t.function == readFIFO && code == illegalValue:
@@ -165,7 +174,11 @@ func (p *poll) rest(ctx context.Context, ask asker, t *table) (outcome, error) {
 		how, err := p.ask(ctx, ask, &e)
 		if how == refused {
 			t.refused(e.items, err)
-		} else if how != went {
+		}
+		if p.broken != nil {
+			return ended, p.broken
+		}
+		if how > refused {
 			return how, err
 		}
 	}
@@ -176,7 +189,7 @@ func (p *poll) rest(ctx context.Context, ask asker, t *table) (outcome, error) {
 func (p *poll) search(ctx context.Context, ask asker, t *table) (outcome, error) {
 	s := t.searches[0]
 	p.stale = true
-	if s.hi == 1 {
+	if s.hi == 1 && (s.sure || len(s.items) > 1) {
 		p.hold(t, &t.items[s.items[0]], s.err)
 		t.row = len(s.items) > 1
 		t.done()
@@ -205,6 +218,9 @@ func (p *poll) search(ctx context.Context, ask asker, t *table) (outcome, error)
 		}
 		t.done()
 	}
+	if p.broken != nil {
+		return ended, p.broken
+	}
 	return how, nil
 }
 
@@ -220,6 +236,9 @@ const (
 
 // next returns what to try, and which of the items are asked for.
 func (t *table) next(s *search) (try probe, from, to int) {
+	if s.hi == 1 {
+		return theWhole, 0, 1
+	}
 	if s.hi-s.lo == 1 {
 		switch begin, end := t.gap(s); {
 		case !s.alone:

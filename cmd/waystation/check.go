@@ -25,6 +25,7 @@ const (
 const checkUsage = `usage: waystation check [--connect [--timeout 30s] [--json]] FILE…
 
 Finds everything that is wrong with configurations, with line, column and a hint.
+A plan that cannot be kept is a fault as well; waystation plan shows it.
 Opens no connection, unless with --connect: then it tries out brokers, log-in,
 topics, limits, rights and clocks, writes no record and takes none, and says what
 to fix. Exit code 0 when nothing is wrong, 1 when something is. A profile of a
@@ -71,6 +72,10 @@ func check(args []string, out, errOut io.Writer, adapters []gateway.Adapter) int
 		}
 		if cfg != nil {
 			all = append(all, sides(file, cfg)...)
+			if unkeepable(file, cfg, errOut) {
+				code = exitFound
+				continue
+			}
 		}
 		if o.json {
 			continue

@@ -133,11 +133,16 @@ func (s *side) text() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s (%s):\n", s.Kind, s.Name, s.Type)
 	for _, f := range s.Findings {
-		mark := map[gateway.Level]string{gateway.OK: "✓", gateway.Note: "!", gateway.Fail: "✗"}[f.Level]
-		fmt.Fprintf(&b, "  %s %s: %s\n", mark, f.What, f.Detail)
-		if f.Fix != "" {
-			fmt.Fprintf(&b, "      → %s\n", f.Fix)
-		}
+		writeFinding(&b, f)
 	}
 	return b.String()
+}
+
+// writeFinding writes one line for a finding, and one for what to do.
+func writeFinding(b *strings.Builder, f gateway.Finding) {
+	mark := map[gateway.Level]string{gateway.OK: "✓", gateway.Note: "!", gateway.Fail: "✗"}[f.Level]
+	fmt.Fprintf(b, "  %s %s: %s\n", mark, f.What, f.Detail)
+	if f.Fix != "" {
+		fmt.Fprintf(b, "      → %s\n", f.Fix)
+	}
 }
