@@ -19,7 +19,11 @@ const (
 	debtTime = 10 * time.Second
 	// debtTimes is the same in time-outs of the request.
 	debtTimes = 5
-	maxDebts  = 8
+	// maxDebts is how many answers a unit may owe. It is not asked again before
+	// one has come or is taken for lost.
+	maxDebts = 8
+	// maxSettled is the same for those that should not come any more.
+	maxSettled = 32
 )
 
 // debt is a request whose answer has not come.
@@ -29,8 +33,10 @@ type debt struct {
 	until    time.Time // from then on it is taken for lost
 	// settled says that a request made after it was answered: a unit that
 	// answers in the order of its requests will not come back to it.
-	settled  bool
-	exchange uint64 // in which it was sent
+	settled bool
+	// exchange is that of a request made again because an old answer came; it
+	// was answered, most likely. 0: it was waited for in vain.
+	exchange uint64
 }
 
 // fits reports whether p may be the answer.
@@ -49,16 +55,23 @@ type debtor struct {
 
 // owe notes that q was sent and not answered.
 func (d *debtor) owe(q *request, until time.Time, exchange uint64) {
-	if len(d.debts) >= maxDebts {
-		// The oldest stays: what was asked for last are short reads, see sign.
-		d.debts = slices.Delete(d.debts, 1, 2)
-	}
 	d.debts = append(d.debts, debt{q.function, q.answerBytes(), until, false, exchange})
 }
 
 // owed returns how long an answer to q may be owed that was sent at a time.
 func owed(q *request, sent time.Time) time.Time {
 	return sent.Add(max(debtTime, debtTimes*q.timeout))
+}
+
+// full reports whether so much is owed that the unit is not to be asked.
+func (d *debtor) full() bool {
+	open := 0
+	for i := range d.debts {
+		if !d.debts[i].settled {
+			open++
+		}
+	}
+	return open >= maxDebts || len(d.debts) >= maxSettled
 }
 
 // asked reports whether an answer of this function is owed.
@@ -81,10 +94,9 @@ func (d *debtor) owes(function byte, size int) bool {
 	return false
 }
 
-// forget drops what is taken for lost by now; open says whether also that of
-// which no later request was answered.
-func (d *debtor) forget(now time.Time, open bool) {
-	d.debts = slices.DeleteFunc(d.debts, func(o debt) bool { return (open || o.settled) && !now.Before(o.until) })
+// forget drops what is taken for lost by now.
+func (d *debtor) forget(now time.Time) {
+	d.debts = slices.DeleteFunc(d.debts, func(o debt) bool { return !now.Before(o.until) })
 }
 
 // verdict is what a frame of a unit is.
@@ -96,23 +108,24 @@ const (
 	noAnswer          // to none that is known
 )
 
-// judge says what p is when q is being asked. What it may belong to is struck
-// off, and what was asked for before that is settled. until is that of the
-// debt it was taken for.
+// judge says what p is when q is being asked. What was asked for before that
+// to which it belongs is settled. until is that of the debt it was taken for.
 func (d *debtor) judge(p *modbus.ProtocolDataUnit, q *request, exchange uint64) (v verdict, until time.Time) {
 	for i := range d.debts {
 		o := d.debts[i]
 		if o.settled || !o.fits(p) {
 			continue
 		}
-		d.settle(i)
-		d.debts = slices.Delete(d.debts, i, i+1)
+		d.settle(i + 1)
+		if o.exchange != 0 {
+			d.debts = slices.Delete(d.debts, i, i+1)
+		}
 		if o.exchange == exchange {
 			return itsAnswer, o.until
 		}
 		return oldAnswer, o.until
 	}
-	if q != nil && answers(q, p) {
+	if answers(q, p) {
 		d.settle(len(d.debts))
 		return itsAnswer, time.Time{}
 	}
@@ -127,13 +140,22 @@ func (d *debtor) settle(n int) {
 	}
 }
 
-// strike drops the first settled debt to which p may be the answer.
+// strike drops what p, which cannot be another's, is the answer to. Where
+// several are owed that look like it, none can be told to have come.
 func (d *debtor) strike(p *modbus.ProtocolDataUnit) {
+	found := -1
 	for i := range d.debts {
-		if d.debts[i].settled && d.debts[i].fits(p) {
-			d.debts = slices.Delete(d.debts, i, i+1)
+		if !d.debts[i].fits(p) {
+			continue
+		}
+		if found >= 0 {
 			return
 		}
+		found = i
+	}
+	if found >= 0 {
+		d.settle(found)
+		d.debts = slices.Delete(d.debts, found, found+1)
 	}
 }
 

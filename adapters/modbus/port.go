@@ -30,6 +30,27 @@ func modeOf(s *Serial) *serial.Mode {
 	return m
 }
 
+var errNotSerial = errors.New("it is not a serial port, or cannot be set as serial says")
+
+// codeOf translates what the library says.
+func codeOf(err error) error {
+	var pe *serial.PortError
+	if !errors.As(err, &pe) {
+		return err
+	}
+	switch pe.Code() {
+	case serial.PortBusy:
+		return syscall.EBUSY
+	case serial.PermissionDenied:
+		return syscall.EACCES
+	case serial.PortNotFound:
+		return syscall.ENOENT
+	case serial.InvalidSerialPort:
+		return errNotSerial
+	}
+	return err
+}
+
 // openError says what a person can do about a port that does not open.
 func openError(path string, err error) error {
 	switch err = codeOf(err); {
@@ -40,8 +61,6 @@ func openError(path string, err error) error {
 		return fmt.Errorf("open %s: permission denied (the user of the gateway must be in the group %s: usermod -aG %s waystation, then start it again)", path, group, group)
 	case errors.Is(err, syscall.EBUSY):
 		return fmt.Errorf("open %s: another program uses it (%s)", path, holders("/proc", path))
-	case errors.Is(err, syscall.ENOTTY), errors.Is(err, syscall.EINVAL):
-		return fmt.Errorf("open %s: %w (it is not a serial port, or cannot be set as serial says)", path, err)
 	case isGone(err):
 		return fmt.Errorf("open %s: %w (there is no hardware behind it)", path, err)
 	}

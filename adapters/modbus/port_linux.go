@@ -1,7 +1,6 @@
 package modbus
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -98,23 +97,6 @@ func (p *port) Close() error {
 	if p.set != nil {
 		// A port that was pulled fails here; there is nothing left to do then.
 		_ = p.set.Close()
-	}
-	return err
-}
-
-// codeOf translates what the library says.
-func codeOf(err error) error {
-	var pe *serial.PortError
-	if !errors.As(err, &pe) {
-		return err
-	}
-	switch pe.Code() {
-	case serial.PortBusy:
-		return syscall.EBUSY
-	case serial.PermissionDenied:
-		return syscall.EACCES
-	case serial.PortNotFound:
-		return syscall.ENOENT
 	}
 	return err
 }

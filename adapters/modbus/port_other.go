@@ -27,6 +27,4 @@ func openPort(path string, s *Serial) (io.ReadWriteCloser, error) {
 	return p, nil
 }
 
-func codeOf(err error) error { return err }
-
 func gidOf(os.FileInfo) (int, bool) { return 0, false }

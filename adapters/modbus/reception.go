@@ -165,7 +165,6 @@ func (r *reception) sure(ctx context.Context, p *modbus.ProtocolDataUnit) error 
 			return err
 		}
 		if len(l.heard) > r.at {
-			d.strike(p)
 			return errDoubt
 		}
 		if err := l.wait(ctx, limit); err == os.ErrDeadlineExceeded && !l.ear.pending() {

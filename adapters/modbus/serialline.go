@@ -25,6 +25,7 @@ const (
 )
 
 var (
+	errOwed   = errors.New("nothing was asked, because earlier answers of the unit may still come")
 	errDoubt  = errors.New("two answers came to one request")
 	errStale  = errors.New("the answer may be to an earlier request")
 	errNotOut = errors.New("the request could not be sent")
@@ -86,13 +87,14 @@ func (l *serialLine) Ask(ctx context.Context, q *request) ([]byte, error) {
 		d = &debtor{}
 		l.units[q.unit] = d
 	}
-	d.forget(time.Now(), false)
+	if d.forget(time.Now()); d.full() {
+		return nil, &silence{0, errOwed}
+	}
 	if s := d.sign(q); s != nil {
 		if _, err := l.ask(ctx, s, d); err != nil && exception(err) == 0 {
 			return nil, err
 		}
 	}
-	d.forget(time.Now(), true)
 	return l.ask(ctx, q, d)
 }
 
@@ -138,7 +140,7 @@ func (l *serialLine) once(ctx context.Context, q *request, d *debtor) ([]byte, e
 	case err != nil:
 		d.owe(q, owed(q, sent), 0)
 	case !r.until.IsZero(): // taken for that to an earlier one of the same requests
-		d.owe(q, r.until, 0)
+		d.owe(q, r.until, l.exchange)
 	}
 	if err != nil {
 		return nil, err
@@ -194,7 +196,7 @@ func (l *serialLine) dismiss(x *expected) {
 		if p == nil {
 			break
 		}
-		x.from.judge(p, nil, 0)
+		x.from.strike(p)
 		l.heard = append(l.heard[:0], l.heard[used:]...)
 	}
 	if len(l.heard) > 2*maxASCII {
