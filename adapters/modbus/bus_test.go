@@ -3,6 +3,7 @@ package modbus
 import (
 	"context"
 	"errors"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -331,6 +332,37 @@ func TestFacts(t *testing.T) {
 		}
 		if ups != 2 {
 			t.Errorf("%v devices are up in the measures", ups)
+		}
+	})
+}
+
+// TestMeasuresPage holds docs/operating.md to what is measured.
+func TestMeasuresPage(t *testing.T) {
+	page, err := os.ReadFile("../../docs/operating.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, part, _ := strings.Cut(string(page), "\n### Of sources that poll\n")
+	part, _, _ = strings.Cut(part, "\n## ")
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, &Config{Devices: devices(1)})
+		r.start()
+		defer r.end()
+		r.after(time.Second)
+		rows := map[string]bool{}
+		for _, m := range r.s.Measures() {
+			labels := "source"
+			for _, l := range m.Labels {
+				labels += ", " + l.Key
+			}
+			row := "| `waystation_source_" + m.Name + "` | " + labels + " | " + m.Help + " |\n"
+			rows[row] = true
+			if !strings.Contains(part, row) {
+				t.Errorf("docs/operating.md has no row %s", row)
+			}
+		}
+		if n := strings.Count(part, "| `waystation_source_"); n != len(rows) {
+			t.Errorf("docs/operating.md has %d rows for %d measures", n, len(rows))
 		}
 	})
 }
