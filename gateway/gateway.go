@@ -202,6 +202,7 @@ func (g *Gateway) Status() Status {
 	for i, in := range g.intakes {
 		src := in.Status(g.o.Sources[i].Type)
 		src.Facts = factsOf(g.o.Sources[i].Source)
+		src.Measures = measuresOf(g.o.Sources[i].Source)
 		s.Books.In += src.Received
 		s.Books.Filtered += src.Filtered
 		s.Books.Balanced = s.Books.Balanced && src.Balanced

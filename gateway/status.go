@@ -86,6 +86,7 @@ type SourceStatus struct {
 	Balanced   bool       `json:"balanced"`        // received = queued + filtered + refused + in flight
 	Notes      []string   `json:"notes,omitempty"` // standing warnings, e.g. a subscription at QoS 0
 	Facts      []Fact     `json:"facts,omitempty"`
+	Measures   []Measure  `json:"-"` // for monitoring
 }
 
 // QueueStatus is the state of the durable queue. What is counted is counted

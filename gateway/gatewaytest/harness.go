@@ -38,6 +38,11 @@ type Harness struct {
 	// means 20 s. Only a failing test waits so long.
 	Patience time.Duration
 
+	// Earlier is by how much a record may be dated before its delivery: a source
+	// that asks a device gives it the time between request and answer. 0 for one
+	// that is told.
+	Earlier time.Duration
+
 	// Ignore names functions at the top of goroutines that may stay: those of
 	// a library that cannot be stopped, e.g.
 	// "go.opencensus.io/stats/view.(*worker).start".

@@ -106,13 +106,55 @@ func TestMetricTable(t *testing.T) {
 	}
 }
 
+// TestMeasures holds that what sources tell of themselves becomes metrics, and
+// that one which does not fit the others spoils nothing.
+func TestMeasures(t *testing.T) {
+	s := well()
+	up := func(device string, v float64) gateway.Measure {
+		return gateway.Measure{Name: "device_up", Help: "1 while the device answers.", Labels: []gateway.Tag{{Key: "device", Value: device}}, Value: v}
+	}
+	s.Sources[0].Measures = []gateway.Measure{up("pump-1", 1), up("pump \xff\"2", 0), up("pump-1", 0),
+		{Name: "polls_total", Help: "Polls.", Counter: true, Value: 7}, {Name: "Wrong name", Value: 1}, {Name: "", Value: 1}}
+	s.Sources = append(s.Sources, gateway.SourceStatus{Name: "hold", Measures: []gateway.Measure{
+		{Name: "polls_total", Help: "Another help.", Counter: true, Value: 8},
+		{Name: "device_up", Value: 3},
+		{Name: "other_total", Counter: true, Labels: []gateway.Tag{{Key: "not a label", Value: ""}}},
+		{Name: "device_up", Counter: true, Labels: []gateway.Tag{{Key: "device", Value: "x"}}}}})
+	code, body := ask(t, s, "/metrics")
+	if code != 200 {
+		t.Fatalf("%d: %s", code, body)
+	}
+	for _, want := range []string{`waystation_source_device_up{device="pump-1",source="deck"} 1`, `waystation_source_device_up{device="pump �\"2",source="deck"} 0`,
+		"# TYPE waystation_source_device_up gauge", "# TYPE waystation_source_polls_total counter", "# HELP waystation_source_polls_total Polls.",
+		`waystation_source_polls_total{source="deck"} 7`, `waystation_source_polls_total{source="hold"} 8`} {
+		if !strings.Contains(body, want) {
+			t.Errorf("no %s", want)
+		}
+	}
+	if n := strings.Count(body, "waystation_source_device_up{"); n != 2 {
+		t.Errorf("%d metrics of devices, want 2", n)
+	}
+	for _, not := range []string{"Wrong", "other_total"} {
+		if strings.Contains(body, not) {
+			t.Errorf("%s is in the metrics", not)
+		}
+	}
+}
+
 // TestMetricsPage holds docs/operating.md to the table: every metric is in it,
-// and nothing else is called one.
+// and nothing else is called one. Those of adapters are below a heading of their
+// own, and held by the adapters.
 func TestMetricsPage(t *testing.T) {
 	page, err := os.ReadFile("../../docs/operating.md")
 	if err != nil {
 		t.Fatal(err)
 	}
+	before, rest, found := strings.Cut(string(page), "\n### Of sources that poll\n")
+	_, after, ended := strings.Cut(rest, "\n## ")
+	if !found || !ended {
+		t.Fatal("docs/operating.md has no part on sources that poll")
+	}
+	page = []byte(before + after)
 	known := map[string]bool{}
 	for _, m := range metricTable() {
 		name := "waystation_" + m[0]

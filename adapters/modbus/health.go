@@ -1,0 +1,395 @@
+package modbus
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+// How a unit that does not answer is treated; docs/decisions/0019 has why.
+const (
+	strikesDead   = 3                      // polls given up in a row
+	probeMin      = time.Second            // pause before the first probe of a dead unit
+	probeMax      = 5 * time.Minute        // and the longest
+	probeFull     = 4                      // every so many probes wait for the whole time-out
+	waitLeast     = 50 * time.Millisecond  // the shortest time-out there is
+	waitTimes     = 3                      // a shortened one is so many times what was seen,
+	waitMargin    = 20 * time.Millisecond  // and this
+	shareParts    = 10                     // one part in so many of the time is for those that owe an answer
+	shareSaved    = 250 * time.Millisecond // of which so much is kept for later
+	suspectTimes  = 10                     // time-outs for which a silence makes us wait shorter for others too
+	patienceProbe = 5 * time.Second        // how long a probe waits for a good moment
+	mostBusy      = 3                      // times that a unit may ask for patience in one cycle
+	busyPause     = 100 * time.Millisecond // before it is asked again, doubled each time
+)
+
+// health is how a unit is doing.
+type health struct {
+	proven  bool          // it has answered since the start
+	dead    bool          // it is only probed
+	strikes int           // polls without any answer in a row
+	since   time.Duration // of the first of them
+	why     string        // the last of them
+	probes  int           // since it is dead
+	seen    time.Duration // how long its answers take, nearly the longest
+	heardAt time.Duration // of its last answer
+}
+
+// well reports whether a unit answers.
+func (h *health) well() bool { return h.proven && !h.dead && h.strikes == 0 }
+
+// lineHealth is what is known of all units of the line together. source.mu
+// guards it.
+type lineHealth struct {
+	well    int           // units that answer
+	heard   bool          // one has since the line was opened
+	seen    time.Duration // how long answers take at most
+	suspect time.Duration // until then a silence is likely
+	credit  time.Duration // time that may be spent on units that owe an answer
+	accrued time.Duration // when credit was made up
+	fresh   time.Duration // from then on a unit that was never asked may go before a poll
+}
+
+// busyError says that a unit asked for patience (exceptions 5 and 6). It is no
+// exception to a poll: the unit is asked again.
+type busyError struct{ code byte }
+
+func (e *busyError) Error() string { return fmt.Sprintf("the device is busy (exception %d)", e.code) }
+
+func isBusy(code byte) bool { return code == 5 || code == 6 }
+
+// unreachable says that the gateway answered in the place of a unit which it
+// does not reach (exceptions 10 and 11). To a poll it is a silence.
+type unreachable struct{ code byte }
+
+func (e *unreachable) Error() string {
+	if e.code == 10 {
+		return "the gateway has no way to the device (exception 10)"
+	}
+	return "the gateway got no answer from the device (exception 11)"
+}
+
+func isUnreachable(err error) bool {
+	var e *unreachable
+	return errors.As(err, &e)
+}
+
+// lostLine ends a session: the line is to be closed.
+type lostLine struct{ err error }
+
+func (e *lostLine) Error() string { return e.err.Error() }
+func (e *lostLine) Unwrap() error { return e.err }
+
+func isLost(err error) bool {
+	var e *lostLine
+	return errors.As(err, &e)
+}
+
+// owes reports whether j is a poll that was given up the last time.
+func (j *job) owes() bool { return j.g != nil && j.g.strikes > 0 }
+
+// others is how many units answer that j would hold up: without its own, unless
+// only this group of it does not answer. s.mu is held.
+func (s *source) others(j *job) int {
+	if j.u.well() && !j.owes() {
+		return s.line.well - 1
+	}
+	return s.line.well
+}
+
+// limit is how long an answer is waited for in j: the time-out of the unit, or
+// less while others would wait as well and an answer is not likely. s.mu is held.
+func (s *source) limit(j *job) time.Duration {
+	u, owes := j.u, j.owes()
+	if s.others(j) == 0 || u.dead && u.probes%probeFull == probeFull-1 || owes && j.g.strikes%probeFull == probeFull-1 {
+		return u.Timeout
+	}
+	if j.tries == 0 && !owes {
+		if !u.proven && u.strikes == 0 || u.well() && s.now() >= s.line.suspect {
+			return u.Timeout
+		}
+	}
+	seen := u.seen
+	if seen == 0 {
+		seen = s.line.seen
+	}
+	return min(u.Timeout, max(waitTimes*seen+waitMargin, waitLeast))
+}
+
+// answered notes that u has answered, be it with an exception. s.mu is held.
+func (s *source) answered(u *unit, took time.Duration) {
+	u.heardAt, s.line.heard = s.now(), true
+	if took > u.seen {
+		u.seen = took
+	} else {
+		u.seen -= (u.seen - took) / 64
+	}
+	if u.seen > s.line.seen {
+		s.line.seen = u.seen
+	} else {
+		s.line.seen -= (s.line.seen - u.seen) / 64
+	}
+	if u.well() {
+		return
+	}
+	if u.dead {
+		s.revive(u)
+	}
+	u.proven, u.strikes, u.why = true, 0, ""
+	s.line.well++
+	s.queue.sort(u)
+}
+
+// silent notes that a request of j was not answered. s.mu is held.
+func (s *source) silent(j *job, took time.Duration) {
+	now, u := s.now(), j.u
+	first := j.tries == 0 && !j.owes()
+	if first && u.strikes == 0 && !u.dead {
+		u.since = now - took
+	}
+	if s.others(j) == 0 {
+		return
+	}
+	switch {
+	case first && u.well():
+		s.line.suspect = now + suspectTimes*u.Timeout
+	case first && !u.proven && u.strikes == 0:
+		s.line.fresh = now + took // those that answer get as much time
+	default:
+		s.accrue(now)
+		s.line.credit -= took
+	}
+}
+
+// accrue makes up the time that may be spent on those that owe an answer. s.mu
+// is held.
+func (s *source) accrue(now time.Duration) {
+	l := &s.line
+	l.credit = min(l.credit+(now-l.accrued)/shareParts, shareSaved)
+	l.accrued = now
+}
+
+// strike notes that a poll of u was given up without any answer, and reports
+// whether u is dead now. s.mu is held.
+func (s *source) strike(u *unit, why error) bool {
+	if u.well() {
+		s.line.well--
+	}
+	u.strikes++
+	u.why = why.Error()
+	s.queue.sort(u)
+	if u.strikes < strikesDead || u.dead {
+		return false
+	}
+	u.dead, u.probes = true, 0
+	for j := range u.jobs() {
+		j.out()
+	}
+	s.postpone(u)
+	s.log.Warn("device does not answer", "device", u.Name, "unit", u.number, "error", u.why, "since", (s.now() - u.since).Round(time.Millisecond))
+	return true
+}
+
+// postpone makes the next probe of u due after a pause that grows, with jitter.
+// s.mu is held.
+func (s *source) postpone(u *unit) {
+	pause := probeMax
+	if u.probes < 16 {
+		pause = min(probeMax, probeMin<<u.probes)
+	}
+	pause -= rand.N(pause / 4)
+	u.probe.due = s.now() + pause
+	s.queue.put(&u.probe)
+}
+
+// probed notes that a probe of u was not answered. s.mu is held.
+func (s *source) probed(u *unit, why error) {
+	u.probes++
+	u.why = why.Error()
+	now := s.now()
+	for _, g := range u.groups {
+		s.count.off.Add(g.advance(now))
+	}
+	s.postpone(u)
+}
+
+// revive makes u a unit like any other again: all of it is polled at once.
+// s.mu is held.
+func (s *source) revive(u *unit) {
+	now := s.now()
+	u.dead = false
+	u.probe.out()
+	for _, g := range u.groups {
+		s.count.off.Add(max(0, g.advance(now)-1))
+		g.soon(now)
+		g.strikes = 0
+		g.whole.Store(true)
+		g.renew.Store(true) // it may be another device
+		if !g.running {
+			s.queue.put(&g.job)
+		}
+	}
+	s.askWho(u)
+	if u.Profile.SunSpec != nil && !u.looked {
+		u.lookup.due = now
+		s.queue.put(&u.lookup)
+	}
+	s.log.Info("device answers again", "device", u.Name, "unit", u.number, "after", (now - u.since).Round(time.Millisecond))
+}
+
+// askWho has u asked who it is with its next poll, and once more if it is silent
+// then. s.mu is held.
+func (s *source) askWho(u *unit) {
+	if u.Identify {
+		u.unnamed = 2
+	}
+}
+
+// settle decides what follows a poll of g that ended with err, and reports
+// whether it is over: a record is to be made. buried is its unit when that was
+// declared dead. s.mu is held.
+func (s *source) settle(g *group, err error) (over bool, buried *unit) {
+	now, u := s.now(), g.u
+	g.running = false
+	switch {
+	case err == nil:
+		g.strikes = 0
+		s.later(g, now)
+		return true, nil
+	case isLost(err):
+		if !s.line.heard { // it may have been anybody's request
+			s.queue.put(&g.job)
+			return false, nil
+		}
+		if g.cuts++; g.cuts == 1 {
+			s.again(g, now)
+			return false, nil
+		}
+	case isUnreachable(err):
+	case isSilence(err):
+		if g.tries++; g.tries <= *u.Retries {
+			s.again(g, now)
+			return false, nil
+		}
+	default:
+		var busy *busyError
+		if !errors.As(err, &busy) { // not read: Run ends, or another worker lost the line
+			s.queue.put(&g.job)
+			return false, nil
+		}
+		g.due = now + busyPause<<g.busy
+		g.busy++
+		s.queue.put(&g.job)
+		return false, nil
+	}
+	// When it was given up before, and the unit has answered since, then it is the
+	// group that gets no answer and not the unit.
+	alone := g.strikes > 0 && u.heardAt > g.failedAt
+	g.strikes, g.failedAt = g.strikes+1, now
+	if !g.heard && !alone && s.strike(u, err) {
+		buried = u
+	}
+	s.later(g, now)
+	return true, buried
+}
+
+// again has g polled once more, after the other polls that are due. s.mu is held.
+func (s *source) again(g *group, now time.Duration) {
+	if g.u.dead {
+		return
+	}
+	s.queue.ripen(now)
+	g.due, g.deadline = now, max(g.deadline, s.queue.last()+1)
+	s.queue.put(&g.job)
+}
+
+// later has g polled in its next cycle. s.mu is held.
+func (s *source) later(g *group, now time.Duration) {
+	missed := g.advance(now)
+	if g.strikes > 0 || g.u.strikes > 0 || g.u.dead {
+		s.count.off.Add(missed)
+	} else {
+		s.count.late.Add(missed)
+	}
+	g.saved.clear()
+	g.heard = false
+	if !g.u.dead {
+		s.queue.put(&g.job)
+	}
+}
+
+// take returns what is to be done now, or how long there is nothing. s.mu is held.
+func (s *source) take(now time.Duration) (*job, time.Duration) {
+	q := &s.queue
+	q.ripen(now)
+	s.accrue(now)
+	j := s.impatient(now)
+	if j == nil {
+		j = q.good.first()
+	}
+	if j == nil {
+		j = q.fresh.first()
+	}
+	wait := never
+	if j == nil {
+		if j = q.poor.first(); j != nil {
+			if wait = s.hold(j, now); wait > 0 {
+				j = nil
+			}
+		}
+	}
+	if j == nil {
+		if next := q.waiting.first(); next != nil {
+			wait = min(wait, next.due-now)
+		}
+		return nil, wait
+	}
+	j.out()
+	j.running = true
+	return j, 0
+}
+
+const never = time.Duration(1<<63 - 1)
+
+// impatient returns a job that has waited long enough behind those of units that
+// answer, nil when there is none. s.mu is held.
+func (s *source) impatient(now time.Duration) *job {
+	if j := s.queue.fresh.first(); j != nil && now-j.due >= firstWithin && now >= s.line.fresh {
+		return j
+	}
+	if j := s.queue.poor.first(); j != nil && now-j.due >= patience(j) && (s.line.credit >= 0 || s.others(j) == 0) {
+		return j
+	}
+	return nil
+}
+
+// patience is how long a job of a unit that owes an answer waits for a moment
+// in which it holds up nobody.
+func patience(j *job) time.Duration {
+	if j.g == nil {
+		return patienceProbe
+	}
+	return min(max(j.every, time.Second), patienceProbe)
+}
+
+// hold is how long a job of a unit that owes an answer has to wait: for time
+// that may be spent on it, and for a moment in which it holds up nobody. After a
+// request that may have made the line fall another goes first. s.mu is held.
+func (s *source) hold(j *job, now time.Duration) time.Duration {
+	if s.others(j) == 0 {
+		return 0
+	}
+	next, left := s.queue.waiting.first(), patience(j)-(now-j.due)
+	switch {
+	case j.cuts > 0 && !s.line.heard && next != nil:
+		return min(next.due-now, left)
+	case j.u.well() && !j.owes():
+		return 0
+	case s.line.credit < 0:
+		return -s.line.credit * shareParts
+	case next == nil || next.due-now >= s.limit(j):
+		return 0
+	}
+	return min(next.due-now, left)
+}
