@@ -10,7 +10,8 @@ import (
 // profiles that come with the gateway.
 func Adapter(library fs.FS) gateway.Adapter {
 	return gateway.Adapter{Type: "modbus", Doc: "Reads Modbus devices: TCP, TLS, UDP, RTU and ASCII, on a line of their own or many on one.",
-		NewSource: func() gateway.SourceConfig { return defaults() }, Library: library}
+		NewSource: func() gateway.SourceConfig { return defaults() }, Library: library,
+		Schemes: schemes(), Browse: browse}
 }
 
 // Source implements gateway.SourceConfig.

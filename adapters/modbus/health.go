@@ -20,7 +20,7 @@ const (
 	shareSaved    = 250 * time.Millisecond // of which so much is kept for later
 	suspectTimes  = 10                     // time-outs for which a silence makes us wait shorter for others too
 	patienceProbe = 5 * time.Second        // how long a probe waits for a good moment
-	mostBusy      = 3                      // times that a unit may ask for patience in one cycle
+	maxBusy       = 3                      // times that a unit may ask for patience in one cycle
 	busyPause     = 100 * time.Millisecond // before it is asked again, doubled each time
 )
 

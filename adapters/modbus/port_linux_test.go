@@ -15,7 +15,7 @@ import (
 // TestTermios: the port is raw and has the speed and the stop bits of the
 // options. A pseudo terminal knows neither parity nor 7 bits.
 func TestTermios(t *testing.T) {
-	s := plant(t)
+	s := serialPlant(t)
 	for _, c := range []struct {
 		s     Serial
 		stops bool

@@ -28,7 +28,7 @@ func everyLine(t *testing.T, fn func(t *testing.T, s *modbustest.Server, l line)
 	} {
 		t.Run(scheme, func(t *testing.T) {
 			t.Parallel()
-			s := plant(t)
+			s := serialPlant(t)
 			addr, err := listen(s)
 			if err != nil {
 				t.Fatal(err)
@@ -175,7 +175,7 @@ func TestLateOnEveryLine(t *testing.T) {
 // once, and the same path works again when it is back.
 func TestPulled(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
-	s := plant(t)
+	s := serialPlant(t)
 	defer s.Close()
 	l, pty := onPTY(t, s, "", 0)
 	if _, err := l.Ask(t.Context(), holding(1, time.Second)); !isSilence(err) { // nobody there
@@ -247,9 +247,9 @@ func TestAskEnds(t *testing.T) {
 	})
 }
 
-// TestOpenErrors: what a person can do is said.
-func TestOpenErrors(t *testing.T) {
-	s := plant(t)
+// TestOpenSerialErrors: what a person can do is said.
+func TestOpenSerialErrors(t *testing.T) {
+	s := serialPlant(t)
 	l, pty := onPTY(t, s, "", 0)
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {

@@ -30,7 +30,7 @@ func onPTY(tb testing.TB, s *modbustest.Server, mode string, baud int) (*serialL
 	return l.(*serialLine), pty
 }
 
-func plant(tb testing.TB) *modbustest.Server {
+func serialPlant(tb testing.TB) *modbustest.Server {
 	s := modbustest.New()
 	tb.Cleanup(s.Close)
 	return s
@@ -43,7 +43,7 @@ func BenchmarkRTU(b *testing.B) {
 		baud int
 	}{{"unpaced", 0}, {"115200", 115200}, {"9600", 9600}} {
 		b.Run(o.name, func(b *testing.B) {
-			s := plant(b)
+			s := serialPlant(b)
 			s.Unit(1)
 			l, _ := onPTY(b, s, "", o.baud)
 			if o.baud == 0 {
