@@ -20,6 +20,7 @@ const (
 	shareSaved    = 250 * time.Millisecond // of which so much is kept for later
 	suspectTimes  = 10                     // time-outs for which a silence makes us wait shorter for others too
 	patienceProbe = 5 * time.Second        // how long a probe waits for a good moment
+	tellEvery     = time.Minute            // least time between two records that say so
 	mostBusy      = 3                      // times that a unit may ask for patience in one cycle
 	busyPause     = 100 * time.Millisecond // before it is asked again, doubled each time
 )
@@ -32,6 +33,7 @@ type health struct {
 	since   time.Duration // of the first of them
 	why     string        // the last of them
 	probes  int           // since it is dead
+	told    time.Duration // when a record said so last
 	seen    time.Duration // how long its answers take, nearly the longest
 	heardAt time.Duration // of its last answer
 }
@@ -176,13 +178,16 @@ func (s *source) strike(u *unit, why error) bool {
 	if u.well() {
 		s.line.well--
 	}
+	if u.strikes == 0 && u.since <= u.heardAt {
+		u.since = s.now()
+	}
 	u.strikes++
 	u.why = why.Error()
 	s.queue.sort(u)
 	if u.strikes < strikesDead || u.dead {
 		return false
 	}
-	u.dead, u.probes = true, 0
+	u.dead, u.probes, u.told = true, 0, s.now()
 	for j := range u.jobs() {
 		j.out()
 	}
