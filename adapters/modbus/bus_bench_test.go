@@ -13,14 +13,16 @@ import (
 	"github.com/waystation-iot/waystation/gateway"
 )
 
-// instant is a line that answers at once.
-type instant struct{ data [250]byte }
+// instantLine is a line that answers at once.
+type instantLine struct{ data [250]byte }
 
-func (l *instant) Ask(_ context.Context, q *request) ([]byte, error) { return l.data[:2*q.count], nil }
-func (l *instant) Close() error                                      { return nil }
+func (l *instantLine) Ask(_ context.Context, q *request) ([]byte, error) {
+	return l.data[:2*q.count], nil
+}
+func (l *instantLine) Close() error { return nil }
 
-// counting is a queue that stores nothing and tells how many records there were.
-func counting(n *atomic.Int64) gateway.AppenderFunc {
+// tallying is a queue that stores nothing and tells how many records there were.
+func tallying(n *atomic.Int64) gateway.AppenderFunc {
 	return func(_ gateway.Lane, stored iter.Seq[[]byte], done func(error)) {
 		for range stored {
 			n.Add(1)
@@ -38,11 +40,11 @@ func BenchmarkPoll(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	s.open = func(context.Context) (line, error) { return &instant{}, nil }
+	s.open = func(context.Context) (line, error) { return &instantLine{}, nil }
 	ctx, cancel := context.WithCancel(context.Background())
 	var n atomic.Int64
 	queue := gateway.AppenderFunc(func(lane gateway.Lane, stored iter.Seq[[]byte], done func(error)) {
-		counting(&n)(lane, stored, done)
+		tallying(&n)(lane, stored, done)
 		if n.Load() == int64(b.N) {
 			cancel()
 		}
@@ -82,7 +84,7 @@ func sources(b *testing.B, n int, every time.Duration) {
 	var before, after runtime.MemStats
 	var polls atomic.Int64
 	all := make([]*source, n)
-	p, url := plant(b)
+	p, url := simPlant(b)
 	p.Unit(1)
 	runtime.GC()
 	runtime.ReadMemStats(&before)
@@ -94,7 +96,7 @@ func sources(b *testing.B, n int, every time.Duration) {
 			b.Fatal(err)
 		}
 		all[i] = s
-		in := gateway.NewIntake(gateway.SourceSpec{Name: "bench"}, counting(&polls), gateway.SystemClock())
+		in := gateway.NewIntake(gateway.SourceSpec{Name: "bench"}, tallying(&polls), gateway.SystemClock())
 		go func() { ended <- s.Run(ctx, in) }()
 	}
 	wait(2 * every)

@@ -21,7 +21,7 @@ const (
 	suspectTimes  = 10                     // time-outs for which a silence makes us wait shorter for others too
 	patienceProbe = 5 * time.Second        // how long a probe waits for a good moment
 	tellEvery     = time.Minute            // least time between two records that say so
-	mostBusy      = 3                      // times that a unit may ask for patience in one cycle
+	busyTimes     = 3                      // times that a unit may ask for patience in one cycle
 	busyPause     = 100 * time.Millisecond // before it is asked again, doubled each time
 )
 

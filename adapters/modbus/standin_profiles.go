@@ -52,5 +52,10 @@ func (s *SunSpec) discover(ctx context.Context, ask func(context.Context, *reque
 	if string(data) != "SunS" {
 		return nil, errors.New("find SunSpec models: there are none")
 	}
-	return []Group{s.Models[0].Group}, nil
+	g := s.Models[0].Group
+	g.Points = append([]Point{}, g.Points...)
+	for i := range g.Points {
+		g.Points[i].Address += s.Bases[0] + 2
+	}
+	return []Group{g}, nil
 }
