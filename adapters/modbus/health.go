@@ -50,6 +50,7 @@ type lineHealth struct {
 	suspect time.Duration // until then a silence is likely
 	credit  time.Duration // time that may be spent on units that owe an answer
 	accrued time.Duration // when credit was made up
+	free    time.Duration // since when there is some
 	fresh   time.Duration // from then on a unit that was never asked may go before a poll
 }
 
@@ -168,8 +169,12 @@ func (s *source) silent(j *job, took time.Duration) {
 // is held.
 func (s *source) accrue(now time.Duration) {
 	l := &s.line
+	spent := l.credit < 0
 	l.credit = min(l.credit+(now-l.accrued)/shareParts, shareSaved)
 	l.accrued = now
+	if spent && l.credit >= 0 {
+		l.free = now
+	}
 }
 
 // strike notes that a poll of u was given up without any answer, and reports
@@ -363,10 +368,16 @@ func (s *source) impatient(now time.Duration) *job {
 	if j := s.queue.fresh.first(); j != nil && now-j.due >= firstWithin && now >= s.line.fresh {
 		return j
 	}
-	if j := s.queue.poor.first(); j != nil && now-j.due >= patience(j) && (s.line.credit >= 0 || s.others(j) == 0) {
+	if j := s.queue.poor.first(); j != nil && s.waited(j, now) >= patience(j) && (s.line.credit >= 0 || s.others(j) == 0) {
 		return j
 	}
 	return nil
+}
+
+// waited is how long a job has waited although there was time to spend on it.
+// s.mu is held.
+func (s *source) waited(j *job, now time.Duration) time.Duration {
+	return now - max(j.due, s.line.free)
 }
 
 // patience is how long a job of a unit that owes an answer waits for a moment
@@ -385,7 +396,7 @@ func (s *source) hold(j *job, now time.Duration) time.Duration {
 	if s.others(j) == 0 {
 		return 0
 	}
-	next, left := s.queue.waiting.first(), patience(j)-(now-j.due)
+	next, left := s.queue.waiting.first(), patience(j)-s.waited(j, now)
 	switch {
 	case j.cuts > 0 && !s.line.heard && next != nil:
 		return min(next.due-now, left)

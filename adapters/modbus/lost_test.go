@@ -1,6 +1,7 @@
 package modbus
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -291,5 +292,81 @@ func TestState(t *testing.T) {
 		if read, log := run(""); read != "" || !strings.Contains(log, "counters begin anew") {
 			t.Errorf("of %q: read %q, log %s", text, read, log)
 		}
+	}
+}
+
+// TestRenewed holds that certificates and the like which are renewed are taken
+// up by opening the line anew, which costs no poll and is no outage.
+func TestRenewed(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "secret")
+	write := func(text string) {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("one")
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, &Config{URL: "tcp://10.0.0.5", Devices: devices(3)})
+		r.s.creds = gateway.NewCredentials("", nil, gateway.NamedSecret{Option: "secret", Secret: gateway.Secret("file:" + file)})
+		r.start()
+		r.after(time.Minute)
+		write("another")
+		r.after(2 * lookWait)
+		if len(r.opens) != 2 {
+			t.Errorf("opened %d times, want 2", len(r.opens))
+		}
+		for u := byte(1); u <= 3; u++ {
+			if n := r.answers(u, 0); n < 119 {
+				t.Errorf("%d answers of unit %d in two minutes", n, u)
+			}
+		}
+		for _, rec := range r.recorded("", 0) {
+			if rec.Quality != gateway.Good {
+				t.Error(rec.Reason)
+			}
+		}
+		r.end()
+		if err := os.Remove(file); err != nil {
+			t.Fatal(err)
+		}
+		r.s.creds = gateway.NewCredentials("", nil, gateway.NamedSecret{Option: "secret", Secret: gateway.Secret("file:" + file)})
+		r.start()
+		if err := r.returned(time.Second); !strings.Contains(err.Error(), "modbus 10.0.0.5: read secret: ") {
+			t.Error(err)
+		}
+		r.stop()
+	})
+}
+
+// TestPanic holds that a panic of any worker is that of Run, where it is known
+// what to do about it, and that the next Run polls everything again.
+func TestPanic(t *testing.T) {
+	for _, pipeline := range []int{1, 4} {
+		synctest.Test(t, func(t *testing.T) {
+			c := &Config{URL: "tcp://10.0.0.5", Pipeline: pipeline, Devices: devices(6)}
+			r := newRig(t, c)
+			ctx, cancel := context.WithCancel(context.Background())
+			r.set(4, func(x *rigUnit) { x.once = func(*request) { r.mu.Unlock(); panic("a bug") } })
+			var got any
+			func() {
+				defer func() { got = recover() }()
+				_ = r.s.Run(ctx, r.in)
+			}()
+			if got != "a bug" {
+				t.Fatalf("recovered %v", got)
+			}
+			cancel()
+			r.set(4, func(x *rigUnit) { x.once = nil })
+			r.active = 0
+			r.start()
+			from := r.s.now()
+			r.after(10 * time.Second)
+			for u := byte(1); u <= 6; u++ {
+				if n := r.answers(u, from); n < 9 {
+					t.Errorf("%d answers of unit %d in ten seconds", n, u)
+				}
+			}
+			r.end()
+		})
 	}
 }
