@@ -21,6 +21,7 @@ type bus struct {
 	urgent chan *errand
 	closed chan struct{} // the line is not worked on any more
 	over   atomic.Bool   // the same
+	many   bool          // several workers
 	wake   chan struct{} // capacity 1: there is something to do sooner than a sleeping worker believes
 
 	// Guarded by source.mu.
@@ -55,6 +56,10 @@ func (b *bus) do(ctx context.Context, fn func(context.Context, line) error) erro
 	return <-e.done
 }
 
+// errInterrupted says that a job was not brought to its end because ctx ended:
+// Run ends, or another worker has lost the line.
+var errInterrupted = errors.New("interrupted")
+
 // worker does jobs on the line, one after the other.
 type worker struct {
 	*bus
@@ -73,6 +78,11 @@ func (b *bus) work(ctx context.Context, first bool) error {
 	for ctx.Err() == nil {
 		if err := w.errand(ctx); err != nil {
 			return err
+		}
+		if first {
+			if err := b.s.look(b.s.now()); err != nil {
+				return err
+			}
 		}
 		b.s.mu.Lock()
 		j, wait := b.s.take(b.s.now())
@@ -93,11 +103,7 @@ func (b *bus) work(ctx context.Context, first bool) error {
 // idle waits, and does errands meanwhile.
 func (w *worker) idle(ctx context.Context, wait time.Duration) error {
 	if w.first {
-		next, err := w.s.look(w.s.now())
-		if err != nil {
-			return err
-		}
-		wait = min(wait, next)
+		wait = min(wait, lookWait)
 	}
 	w.timer.Reset(wait)
 	select {
@@ -192,7 +198,7 @@ func (w *worker) exchange(ctx context.Context, u *unit, q *request) ([]byte, err
 		return nil, err
 	}
 	if !w.rest(ctx) {
-		return nil, context.Cause(ctx)
+		return nil, errInterrupted
 	}
 	w.s.mu.Lock()
 	q.unit, q.timeout = u.number, w.s.limit(w.j)
@@ -249,7 +255,7 @@ func (w *worker) wrong(ctx context.Context, q *request, took time.Duration, err 
 		}
 		return w.deaf(took, err)
 	case ctx.Err() != nil:
-		return context.Cause(ctx)
+		return errInterrupted
 	}
 	return &lostLine{fmt.Errorf("read unit %d (%s) %s: %w", u.number, u.Name, q, err)}
 }
@@ -303,10 +309,11 @@ func (s *source) session(ctx context.Context, in *gateway.Intake) (answered bool
 	b.heardAt = s.now()
 	s.opened(b.heardAt)
 	s.mu.Unlock()
-	if s.workers() == 1 {
-		err = b.work(ctx, true)
+	if n := s.workers(); n > 1 {
+		b.many = true
+		err = b.share(ctx, n)
 	} else {
-		err = b.share(ctx, s.workers())
+		err = b.work(ctx, true)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

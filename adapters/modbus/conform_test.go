@@ -9,8 +9,8 @@ import (
 	"github.com/waystation-iot/waystation/gateway/gatewaytest"
 )
 
-// plant starts a simulated plant on loopback and returns the URL of its line.
-func plant(tb testing.TB) (*modbustest.Server, string) {
+// simPlant starts a simulated plant on loopback and returns the URL of its line.
+func simPlant(tb testing.TB) (*modbustest.Server, string) {
 	tb.Helper()
 	p := modbustest.New()
 	tb.Cleanup(p.Close)
@@ -43,7 +43,7 @@ func TestConform(t *testing.T) {
 				return int(r.Values[0].Uint()), true
 			},
 			Start: func(tb testing.TB, _ *gatewaytest.Witness) *gatewaytest.Device {
-				p, url := plant(tb)
+				p, url := simPlant(tb)
 				u := p.Unit(1)
 				c := config(url, 5*time.Millisecond)
 				c.Pipeline = pipeline

@@ -20,7 +20,8 @@ const (
 	shareSaved    = 250 * time.Millisecond // of which so much is kept for later
 	suspectTimes  = 10                     // time-outs for which a silence makes us wait shorter for others too
 	patienceProbe = 5 * time.Second        // how long a probe waits for a good moment
-	maxBusy       = 3                      // times that a unit may ask for patience in one cycle
+	tellEvery     = time.Minute            // least time between two records that say so
+	busyTimes     = 3                      // times that a unit may ask for patience in one cycle
 	busyPause     = 100 * time.Millisecond // before it is asked again, doubled each time
 )
 
@@ -32,6 +33,7 @@ type health struct {
 	since   time.Duration // of the first of them
 	why     string        // the last of them
 	probes  int           // since it is dead
+	told    time.Duration // when a record said so last
 	seen    time.Duration // how long its answers take, nearly the longest
 	heardAt time.Duration // of its last answer
 }
@@ -48,6 +50,7 @@ type lineHealth struct {
 	suspect time.Duration // until then a silence is likely
 	credit  time.Duration // time that may be spent on units that owe an answer
 	accrued time.Duration // when credit was made up
+	free    time.Duration // since when there is some
 	fresh   time.Duration // from then on a unit that was never asked may go before a poll
 }
 
@@ -166,8 +169,12 @@ func (s *source) silent(j *job, took time.Duration) {
 // is held.
 func (s *source) accrue(now time.Duration) {
 	l := &s.line
+	spent := l.credit < 0
 	l.credit = min(l.credit+(now-l.accrued)/shareParts, shareSaved)
 	l.accrued = now
+	if spent && l.credit >= 0 {
+		l.free = now
+	}
 }
 
 // strike notes that a poll of u was given up without any answer, and reports
@@ -176,13 +183,16 @@ func (s *source) strike(u *unit, why error) bool {
 	if u.well() {
 		s.line.well--
 	}
+	if u.strikes == 0 && u.since <= u.heardAt {
+		u.since = s.now()
+	}
 	u.strikes++
 	u.why = why.Error()
 	s.queue.sort(u)
 	if u.strikes < strikesDead || u.dead {
 		return false
 	}
-	u.dead, u.probes = true, 0
+	u.dead, u.probes, u.told = true, 0, s.now()
 	for j := range u.jobs() {
 		j.out()
 	}
@@ -358,10 +368,16 @@ func (s *source) impatient(now time.Duration) *job {
 	if j := s.queue.fresh.first(); j != nil && now-j.due >= firstWithin && now >= s.line.fresh {
 		return j
 	}
-	if j := s.queue.poor.first(); j != nil && now-j.due >= patience(j) && (s.line.credit >= 0 || s.others(j) == 0) {
+	if j := s.queue.poor.first(); j != nil && s.waited(j, now) >= patience(j) && (s.line.credit >= 0 || s.others(j) == 0) {
 		return j
 	}
 	return nil
+}
+
+// waited is how long a job has waited although there was time to spend on it.
+// s.mu is held.
+func (s *source) waited(j *job, now time.Duration) time.Duration {
+	return now - max(j.due, s.line.free)
 }
 
 // patience is how long a job of a unit that owes an answer waits for a moment
@@ -380,7 +396,7 @@ func (s *source) hold(j *job, now time.Duration) time.Duration {
 	if s.others(j) == 0 {
 		return 0
 	}
-	next, left := s.queue.waiting.first(), patience(j)-(now-j.due)
+	next, left := s.queue.waiting.first(), patience(j)-s.waited(j, now)
 	switch {
 	case j.cuts > 0 && !s.line.heard && next != nil:
 		return min(next.due-now, left)

@@ -185,8 +185,14 @@ func TestBackOff(t *testing.T) {
 		if len(probes) < 25 || len(probes) > 45 {
 			t.Errorf("%d probes in two hours", len(probes))
 		}
-		if n := len(r.recorded("dev-02", records)); n != len(probes) {
-			t.Errorf("%d records of %d probes", n, len(probes))
+		told := r.recorded("dev-02", records)
+		if n := len(probes) - len(told); n < 1 || n > 6 { // not of those within a minute of another
+			t.Errorf("%d records of %d probes", len(told), len(probes))
+		}
+		for i := 1; i < len(told); i++ {
+			if d := told[i].Received.Sub(told[i-1].Received); d < tellEvery {
+				t.Errorf("records of the loss %s apart", d)
+			}
 		}
 		if strings.Count(r.log.String(), "\n") != 1 || !strings.Contains(r.log.String(), `"device does not answer" device=dev-02 unit=2 error="no answer within`) {
 			t.Errorf("log: %s", r.log.String())
@@ -360,6 +366,9 @@ func TestSilentBlock(t *testing.T) {
 		if share := float64(r.silence(from)) / float64(10*time.Minute); share > 0.1 {
 			t.Errorf("the silent group takes %.3f of the time", share)
 		}
+		if late, off := r.s.count.late.Load(), r.s.count.off.Load(); late > 600 || off < 2000 {
+			t.Errorf("%d cycles late, %d off", late, off)
+		}
 		good := 0
 		for _, a := range r.seen(1, from) {
 			if a.address == 0 && a.err == nil {
@@ -400,6 +409,55 @@ func TestInterrupted(t *testing.T) {
 		for _, rec := range r.recorded("", records) {
 			if rec.Quality != gateway.Good || len(rec.Values) != 15 {
 				t.Error(rec.Reason, len(rec.Values))
+			}
+		}
+	})
+}
+
+// TestGoodMoment holds that probes are made in moments in which they hold up
+// nobody, where there are any.
+func TestGoodMoment(t *testing.T) {
+	c := &Config{Devices: devices(10)}
+	c.Timeout = 200 * time.Millisecond
+	rigged(t, c, func(r *rig) {
+		for u := range r.units {
+			r.set(u, func(x *rigUnit) { x.takes = 60 * time.Millisecond })
+		}
+		r.after(10 * time.Second)
+		r.kill(4, 5, 6) // between the third and the seventh nothing is due for 340 ms
+		r.after(30 * time.Second)
+		from := r.s.now()
+		r.after(time.Hour)
+		for _, u := range []byte{1, 2, 3, 7, 8, 9, 10} {
+			if gap := r.gap(u, from); gap > 1001*time.Millisecond {
+				t.Errorf("longest gap of unit %d: %s", u, gap)
+			}
+		}
+		if n := len(r.seen(4, from)) + len(r.seen(5, from)) + len(r.seen(6, from)); n < 30 {
+			t.Errorf("%d probes in an hour", n)
+		}
+	})
+}
+
+// TestDeadFromTheStart holds that on a line which is full, units that never
+// answered do not hold up those that do by more than one time-out at once.
+func TestDeadFromTheStart(t *testing.T) {
+	c := &Config{Devices: devices(32)}
+	c.Every = 500 * time.Millisecond
+	rigged(t, c, func(r *rig) {
+		for u := range r.units {
+			r.set(u, func(x *rigUnit) { x.takes = 25 * time.Millisecond })
+		}
+		r.kill(9, 10, 11, 12, 13, 14, 15, 16)
+		r.after(time.Minute)
+		for _, u := range []byte{1, 2, 3, 20, 32} {
+			if gap := r.gap(u, 0); gap > 2500*time.Millisecond {
+				t.Errorf("longest gap of unit %d: %s", u, gap)
+			}
+		}
+		for u := byte(1); u <= 32; u++ {
+			if len(r.seen(u, 0)) == 0 {
+				t.Errorf("unit %d was never asked", u)
 			}
 		}
 	})

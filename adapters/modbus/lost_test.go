@@ -1,6 +1,7 @@
 package modbus
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -183,7 +184,7 @@ func TestPoison(t *testing.T) {
 // one, and that what was found is kept when the line is opened anew.
 func TestSunSpec(t *testing.T) {
 	c := &Config{URL: "tcp://10.0.0.5", Devices: devices(4)}
-	spec := &SunSpec{Bases: []int{40000}, Models: []SunSpecModel{{IDs: []int{101}, Group: Group{Name: "inverter", Points: points(40070, 20)}}}}
+	spec := &SunSpec{Bases: []int{40000}, Models: []SunSpecModel{{IDs: []int{101}, Group: Group{Name: "inverter", Points: points(2, 20)}}}}
 	for i := range 3 {
 		c.Devices[i].Profile = &Profile{SunSpec: spec}
 	}
@@ -193,16 +194,24 @@ func TestSunSpec(t *testing.T) {
 		r.kill(3)
 		r.start()
 		r.after(10 * time.Minute)
-		if a := r.seen(1, 0); a[0].address != 40000 || a[1].address != 40070 || len(a) < 599 {
-			t.Errorf("%d requests, first %+v %+v", len(a), a[0], a[1])
+		n := 0
+		for i, a := range r.seen(1, 0) {
+			if a.address == 40004 {
+				n++
+			} else if i == 0 && a.address != 40000 || n > 0 {
+				t.Errorf("request %d is of %d", i, a.address)
+			}
+		}
+		if n < 595 {
+			t.Errorf("%d polls of a model", n)
 		}
 		if n := r.answers(4, 0); n < 590 {
 			t.Errorf("%d polls of another unit", n)
 		}
-		if n := len(r.seen(2, 0)); n < 1 || n > 4 {
+		if n := len(r.seen(2, 0)); n < 1 || n > 12 {
 			t.Errorf("looked %d times for models where there are none", n)
 		}
-		if n := len(r.seen(3, 0)); n < 8 || n > 20 {
+		if n := len(r.seen(3, 0)); n < 8 || n > 40 {
 			t.Errorf("asked %d times for models of a silent unit", n)
 		}
 		warned := 0
@@ -283,5 +292,81 @@ func TestState(t *testing.T) {
 		if read, log := run(""); read != "" || !strings.Contains(log, "counters begin anew") {
 			t.Errorf("of %q: read %q, log %s", text, read, log)
 		}
+	}
+}
+
+// TestRenewed holds that certificates and the like which are renewed are taken
+// up by opening the line anew, which costs no poll and is no outage.
+func TestRenewed(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "secret")
+	write := func(text string) {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("one")
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, &Config{URL: "tcp://10.0.0.5", Devices: devices(3)})
+		r.s.creds = gateway.NewCredentials("", nil, gateway.NamedSecret{Option: "secret", Secret: gateway.Secret("file:" + file)})
+		r.start()
+		r.after(time.Minute)
+		write("another")
+		r.after(2 * lookWait)
+		if len(r.opens) != 2 {
+			t.Errorf("opened %d times, want 2", len(r.opens))
+		}
+		for u := byte(1); u <= 3; u++ {
+			if n := r.answers(u, 0); n < 119 {
+				t.Errorf("%d answers of unit %d in two minutes", n, u)
+			}
+		}
+		for _, rec := range r.recorded("", 0) {
+			if rec.Quality != gateway.Good {
+				t.Error(rec.Reason)
+			}
+		}
+		r.end()
+		if err := os.Remove(file); err != nil {
+			t.Fatal(err)
+		}
+		r.s.creds = gateway.NewCredentials("", nil, gateway.NamedSecret{Option: "secret", Secret: gateway.Secret("file:" + file)})
+		r.start()
+		if err := r.returned(time.Second); !strings.Contains(err.Error(), "modbus 10.0.0.5: read secret: ") {
+			t.Error(err)
+		}
+		r.stop()
+	})
+}
+
+// TestPanic holds that a panic of any worker is that of Run, where it is known
+// what to do about it, and that the next Run polls everything again.
+func TestPanic(t *testing.T) {
+	for _, pipeline := range []int{1, 4} {
+		synctest.Test(t, func(t *testing.T) {
+			c := &Config{URL: "tcp://10.0.0.5", Pipeline: pipeline, Devices: devices(6)}
+			r := newRig(t, c)
+			ctx, cancel := context.WithCancel(context.Background())
+			r.set(4, func(x *rigUnit) { x.once = func(*request) { r.mu.Unlock(); panic("a bug") } })
+			var got any
+			func() {
+				defer func() { got = recover() }()
+				_ = r.s.Run(ctx, r.in)
+			}()
+			if got != "a bug" {
+				t.Fatalf("recovered %v", got)
+			}
+			cancel()
+			r.set(4, func(x *rigUnit) { x.once = nil })
+			r.active = 0
+			r.start()
+			from := r.s.now()
+			r.after(10 * time.Second)
+			for u := byte(1); u <= 6; u++ {
+				if n := r.answers(u, from); n < 9 {
+					t.Errorf("%d answers of unit %d in ten seconds", n, u)
+				}
+			}
+			r.end()
+		})
 	}
 }

@@ -2,6 +2,7 @@ package modbus
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"iter"
@@ -113,12 +114,16 @@ func (l *rigLine) Ask(ctx context.Context, q *request) ([]byte, error) {
 	if q.function == encapsulated {
 		return []byte("\x01\x01\x00\x00\x01\x00\x04ACME"), nil
 	}
-	if q.address == 40000 && r.sunspec[q.unit] {
-		return []byte("SunS"), nil
-	}
 	data := make([]byte, 2*q.count)
 	for i := range data {
 		data[i] = q.unit
+	}
+	if r.sunspec[q.unit] { // model 101 with 20 registers, and the end
+		for i := range q.count {
+			if word, ok := map[uint16]uint16{0: 0x5375, 1: 0x6E53, 2: 101, 3: 20, 24: 0xFFFF, 25: 0}[q.address+i-40000]; ok {
+				binary.BigEndian.PutUint16(data[2*i:], word)
+			}
+		}
 	}
 	return data, nil
 }

@@ -19,6 +19,7 @@ const (
 	mostInFlight = 256                   // records delivered and not yet stored
 	lookWait     = 30 * time.Second      // how often certificates in files are looked at
 	saveEvery    = 10 * time.Minute      // how often the state of counters is stored
+	saveSoon     = 10 * time.Second      // the same when one rolled over
 	reopenAfter  = 20 * time.Millisecond // least time between two openings of the line
 )
 
@@ -42,6 +43,8 @@ type source struct {
 	current atomic.Pointer[bus]
 
 	urgentSave atomic.Bool // a counter rolled over
+	saving     atomic.Bool
+	savers     sync.WaitGroup
 	saved      time.Duration
 	looked     time.Duration
 	version    int               // of the credentials of the open line
@@ -117,7 +120,10 @@ func (s *source) workers() int {
 // reasons of their own.
 func (s *source) Run(ctx context.Context, in *gateway.Intake) error {
 	s.begin()
-	defer s.save()
+	defer func() {
+		s.savers.Wait()
+		s.save()
+	}()
 	for {
 		opened := s.now()
 		answered, err := s.try(ctx, in)
@@ -158,6 +164,7 @@ func (s *source) begin() {
 	}
 	now := s.now()
 	s.up = false
+	s.flight.Store(0) // what was delivered before is answered: Run is not called sooner
 	s.load.begin(now)
 	for _, u := range s.units {
 		u.looked = false
@@ -226,18 +233,22 @@ func (s *source) end(in *gateway.Intake, err error) {
 	}
 }
 
-// look does what is to be done now and then, and returns when to look again.
-func (s *source) look(now time.Duration) (time.Duration, error) {
-	if s.urgentSave.Swap(false) || now-s.saved >= saveEvery {
+// look does what is to be done now and then.
+func (s *source) look(now time.Duration) error {
+	if age := now - s.saved; (age >= saveEvery || age >= saveSoon && s.urgentSave.Swap(false)) && !s.saving.Swap(true) {
 		s.saved = now
-		s.save()
+		s.savers.Go(func() { // the medium may be slow, and the line must not wait
+			defer s.saving.Store(false)
+			s.save()
+		})
 	}
-	if s.creds != nil && now-s.looked >= lookWait {
-		s.looked = now
-		s.creds.LogWarnings(s.log, time.Now())
-		if s.creds.Load() == nil && s.creds.Version() != s.version {
-			return 0, errRenewed
-		}
+	if s.creds == nil || now-s.looked < lookWait {
+		return nil
 	}
-	return lookWait, nil
+	s.looked = now
+	s.creds.LogWarnings(s.log, time.Now())
+	if s.creds.Load() == nil && s.creds.Version() != s.version {
+		return errRenewed
+	}
+	return nil
 }

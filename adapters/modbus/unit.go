@@ -233,7 +233,7 @@ func (g *group) request(ctx context.Context, q *request) ([]byte, error) {
 	}
 	if code := exception(err); code != 0 {
 		g.heard = true
-		if isBusy(code) && g.busy < maxBusy {
+		if isBusy(code) && g.busy < busyTimes {
 			err = &busyError{code}
 		}
 	}

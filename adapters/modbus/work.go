@@ -22,6 +22,9 @@ func (w *worker) job(ctx context.Context, j *job) error {
 	default:
 		err = w.probe(ctx, j.u)
 	}
+	if !w.many {
+		return err
+	}
 	select {
 	case w.wake <- struct{}{}: // what is due next may be sooner than others believe
 	default:
@@ -124,7 +127,10 @@ func (w *worker) probe(ctx context.Context, u *unit) error {
 	s := w.s
 	s.mu.Lock()
 	u.probe.running = false
-	gone := u.dead
+	gone, tell := u.dead, s.now()-u.told >= tellEvery
+	if tell {
+		u.told = s.now()
+	}
 	switch {
 	case !gone:
 	case isSilence(err) || isUnreachable(err) || isLost(err):
@@ -137,8 +143,10 @@ func (w *worker) probe(ctx context.Context, u *unit) error {
 		err = nil
 	}
 	if isSilence(err) || isUnreachable(err) {
-		w.bad(g, fmt.Errorf("device lost: %w", err))
-		err = nil
+		if tell {
+			w.bad(g, fmt.Errorf("device lost: %w", err))
+		}
+		return nil
 	}
 	return err
 }
@@ -158,6 +166,7 @@ func (w *worker) lookup(ctx context.Context, u *unit) error {
 	switch {
 	case err == nil:
 		u.looked, u.noModels = true, ""
+		j.out()
 		return nil
 	case ctx.Err() != nil:
 	case u.dead && (isSilence(err) || isUnreachable(err) || isLost(err)):
