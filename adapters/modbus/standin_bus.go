@@ -9,7 +9,7 @@ import (
 
 // Adapter stands in for the entry of the bus.
 func Adapter(library fs.FS) gateway.Adapter {
-	return gateway.Adapter{Type: "modbus", Doc: "Reads Modbus devices over TCP, TLS, UDP and serial lines.", Library: library,
+	return gateway.Adapter{Type: "modbus", Doc: "Reads Modbus devices over TCP, TLS, UDP and serial lines.", Library: library, Schemes: schemes(), Browse: browse,
 		NewSource: func() gateway.SourceConfig { return defaults() }}
 }
 
