@@ -184,7 +184,7 @@ func (a *stretch) texts() (points []foundPoint) {
 			text = tagText(bytes.TrimRight(raw, "\x00 "))
 		}
 		letters := strings.IndexFunc(text, isLetter) >= 0
-		if n < 2 || len(text) < 4 || !letters || a.sure(i, n) && !bytes.Equal(a.first[2*i:2*(i+n)], a.second[2*i:2*(i+n)]) {
+		if n < 2 || len(text) < 4 || !letters || fractions(a.words[i:i+n]) || a.sure(i, n) && !bytes.Equal(a.first[2*i:2*(i+n)], a.second[2*i:2*(i+n)]) {
 			continue
 		}
 		p := a.point(i, "string")
@@ -194,6 +194,18 @@ func (a *stretch) texts() (points []foundPoint) {
 		i += n - 1
 	}
 	return points
+}
+
+// fractions reports whether every second register is the low word of a float
+// with a tenth or fifth behind the point, which reads "33" and "ff".
+func fractions(words []uint16) bool {
+	n := 0
+	for _, w := range words {
+		if w == 0x3333 || w == 0x6666 {
+			n++
+		}
+	}
+	return 2*n >= len(words)-1 && n > 0
 }
 
 func isLetter(r rune) bool { return r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z' }
@@ -221,8 +233,9 @@ func (a *stretch) numbers(order string) (points []foundPoint) {
 	for i := range free {
 		free[i] = !a.taken[i]
 	}
-	if order == "" {
-		order = "ABCD"
+	orders := []string{order}
+	if order == "" { // no float told it
+		order, orders = "ABCD", []string{"ABCD", "CDAB"}
 	}
 	for _, i := range realsIn(a.words, free, order) {
 		p := a.point(i, "float32")
@@ -231,20 +244,30 @@ func (a *stretch) numbers(order string) (points []foundPoint) {
 		a.take(i, 2)
 	}
 	for i := 0; i+1 < len(a.words); i++ {
-		if a.taken[i] || a.taken[i+1] || !a.sure(i, 2) {
-			continue
+		for _, order := range orders {
+			if p, ok := a.counter(i, order); ok {
+				points = append(points, p)
+				a.take(i, 2)
+				i++
+				break
+			}
 		}
-		was, is := whole(a.words[i:], order), whole(a.again[i:], order)
-		if was>>16 == 0 || was>>28 != 0 || is <= was || is-was > 1<<16 {
-			continue
-		}
-		p := a.point(i, "uint32")
-		p.Order = order
-		points = append(points, foundPoint{p, fmt.Sprintf("%d, then %d; it rises: a counter?", was, is)})
-		a.take(i, 2)
-		i++
 	}
 	return points
+}
+
+// counter makes a point of two registers that rise together by little.
+func (a *stretch) counter(i int, order string) (foundPoint, bool) {
+	if a.taken[i] || a.taken[i+1] || !a.sure(i, 2) {
+		return foundPoint{}, false
+	}
+	was, is := whole(a.words[i:], order), whole(a.again[i:], order)
+	if was>>16 == 0 || was>>28 != 0 || is <= was || is-was >= 1<<16 {
+		return foundPoint{}, false
+	}
+	p := a.point(i, "uint32")
+	p.Order = order
+	return foundPoint{p, fmt.Sprintf("%d, then %d; it rises: a counter?", was, is)}, true
 }
 
 // whole is a number of two registers.

@@ -48,31 +48,44 @@ func (w *walk) most() int {
 // what is refused until it is known where it ends, and passes over what cannot
 // be read in steps that become longer.
 func (w *walk) ranges(ctx context.Context, from, to int) error {
-	steps := []int{1, 2, 5, 10, 20, 50} // where nothing can be read; maps begin at round numbers
-	step, refused := 0, from-1          // refused is the last address known to be
+	refused, begun := from-1, from // refused is the last address known to be, begun where the search does
 	for at := from; at <= to && !w.gone; {
 		w.b.Progress(min(w.base+at-w.o.from, w.total), w.total, fmt.Sprintf("unit %d: %s %d", w.unit, tableOf(w.function), at))
-		n, err := w.reach(ctx, at, to)
+		n, err := w.reach(ctx, at, to, refused >= from)
 		switch {
 		case err != nil:
 			return err
 		case w.gone:
 		case n == 0:
 			refused = at
-			at += steps[step] - at%steps[step]
-			step = min(step+1, len(steps)-1)
+			step := stepAfter(at - begun)
+			at += step - at%step
 		case refused > from-1 && at-refused > 1 && !w.has(at-1):
 			if err := w.back(ctx, refused, at); err != nil {
 				return err
 			}
-			refused, step = from-1, 0
 			at += n
+			refused, begun = from-1, at
 		default:
-			refused, step = from-1, 0
 			at += n
+			refused, begun = from-1, at
 		}
 	}
 	return nil
+}
+
+// stepAfter is how far is gone where nothing could be read for so many
+// addresses. Maps begin at round numbers, and what belongs together is not far.
+func stepAfter(n int) int {
+	switch {
+	case n < 2:
+		return 1
+	case n < 10:
+		return 2
+	case n < 500:
+		return 10
+	}
+	return 50
 }
 
 // has reports whether an address was read.
@@ -86,9 +99,14 @@ func (w *walk) has(at int) bool {
 }
 
 // reach reads as many from at on as can be read at once and keeps them; 0 when
-// there are none.
-func (w *walk) reach(ctx context.Context, at, to int) (int, error) {
+// there are none. search says that there probably are none.
+func (w *walk) reach(ctx context.Context, at, to int, search bool) (int, error) {
 	bad := min(w.most(), to-at+1) + 1 // that many cannot be read
+	if search && bad > 3 {
+		if n, err := w.read(ctx, at, 2); err != nil || n == 0 {
+			return 0, err
+		}
+	}
 	n, err := w.read(ctx, at, bad-1)
 	if err != nil || n > 0 || w.gone {
 		return n, err

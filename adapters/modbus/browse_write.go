@@ -142,7 +142,10 @@ func (p *foundPoint) yaml(order string) string {
 	if p.Count > 0 {
 		text += fmt.Sprintf(", count: %d", p.Count)
 	}
-	if p.Order != "" && (p.Order != order || p.Type == "string") {
+	if order == "" || p.Type == "string" {
+		order = "ABCD"
+	}
+	if p.Order != "" && p.Order != order {
 		text += ", order: " + p.Order
 	}
 	return text

@@ -14,14 +14,17 @@ import (
 
 const brief = 60 * time.Millisecond // a time-out that is met
 
-// TestFaults lets one answer go wrong in every way, and asks on.
-func TestFaults(t *testing.T) {
-	tests := []struct {
-		name  string
-		fault modbustest.Fault
-		want  string // in the error; "" = the answer
-		step  bool   // the line stays in step: the requests after it are answered
-	}{
+// wrong is an answer that goes wrong.
+type wrong struct {
+	name  string
+	fault modbustest.Fault
+	want  string // in the error; "" = the answer
+	step  bool   // the line stays in step: the requests after it are answered
+}
+
+// wrongs are all the ways in which an answer goes wrong.
+func wrongs() []wrong {
+	return []wrong{
 		{"good", modbustest.Fault{}, "", true},
 		{"dribble", modbustest.Fault{Dribble: time.Millisecond}, "", true},
 		{"twice", modbustest.Fault{Twice: true}, "", true},
@@ -45,47 +48,52 @@ func TestFaults(t *testing.T) {
 		{"cut in the header", modbustest.Fault{CutAfter: 4}, "after 4 bytes of the header of an answer", false},
 		{"cut in the answer", modbustest.Fault{CutAfter: 12}, "after 12 of 29 bytes of an answer", false},
 	}
-	for _, tt := range tests {
-		for _, pipeline := range []int{1, 4} {
-			t.Run(tt.name+map[int]string{1: "", 4: " pipelined"}[pipeline], func(t *testing.T) {
-				s := tellingPlant(t, 1)
-				l := tcpLine(t, s, pipeline)
-				at := uint16(0)
-				ask := func(timeout time.Duration) error {
-					at += 10
-					q := &request{unit: 1, function: readHolding, address: at, count: 10, timeout: timeout}
-					data, err := l.Ask(t.Context(), q)
-					if err == nil {
-						truth(t, q, data)
-					}
-					return err
-				}
-				if err := ask(5 * time.Second); err != nil {
-					t.Fatal(err)
-				}
-				s.FaultOnce(tt.fault)
-				limit := 5 * time.Second
-				if strings.Contains(tt.want, "transaction") || strings.Contains(tt.want, "answer") && !strings.Contains(tt.want, "after") {
-					limit = brief
-				}
-				err := ask(limit)
-				if tt.want == "" && err != nil {
-					t.Fatal(err)
-				}
-				if heard := pipeline == 1 || !isSilence(err); tt.want != "" && (err == nil || heard && !strings.Contains(err.Error(), tt.want)) {
-					t.Fatalf("got %v, want %q", err, tt.want)
-				}
-				if limit = 5 * time.Second; !tt.step {
-					limit = brief
-				}
-				for range 3 {
-					if err := ask(limit); err != nil && tt.step {
-						t.Fatalf("afterwards: %v", err)
-					} else if err != nil {
-						return // a new connection would be made now
-					}
-				}
-			})
+}
+
+// TestFaults lets one answer go wrong in every way, and asks on.
+func TestFaults(t *testing.T) {
+	for _, tt := range wrongs() {
+		t.Run(tt.name, func(t *testing.T) { tt.try(t, 1) })
+		t.Run(tt.name+" pipelined", func(t *testing.T) { tt.try(t, 4) })
+	}
+}
+
+func (w *wrong) try(t *testing.T, pipeline int) {
+	s := tellingPlant(t, 1)
+	l := tcpLine(t, s, pipeline)
+	at := uint16(0)
+	ask := func(timeout time.Duration) error {
+		at += 10
+		q := &request{unit: 1, function: readHolding, address: at, count: 10, timeout: timeout}
+		data, err := l.Ask(t.Context(), q)
+		if err == nil {
+			truth(t, q, data)
+		}
+		return err
+	}
+	if err := ask(5 * time.Second); err != nil {
+		t.Fatal(err)
+	}
+	s.FaultOnce(w.fault)
+	limit := 5 * time.Second
+	if strings.Contains(w.want, "transaction") || strings.Contains(w.want, "answer") && !strings.Contains(w.want, "after") {
+		limit = brief
+	}
+	err := ask(limit)
+	if w.want == "" && err != nil {
+		t.Fatal(err)
+	}
+	if heard := pipeline == 1 || !isSilence(err); w.want != "" && (err == nil || heard && !strings.Contains(err.Error(), w.want)) {
+		t.Fatalf("got %v, want %q", err, w.want)
+	}
+	if limit = 5 * time.Second; !w.step {
+		limit = brief
+	}
+	for range 3 {
+		if err := ask(limit); err != nil && w.step {
+			t.Fatalf("afterwards: %v", err)
+		} else if err != nil {
+			return // a new connection would be made now
 		}
 	}
 }
