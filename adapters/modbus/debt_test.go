@@ -160,7 +160,7 @@ func (h *hungUp) Read([]byte) (int, error) {
 // TestHungUp: such a port is not read for ever.
 func TestHungUp(t *testing.T) {
 	h := &hungUp{}
-	e := newEar(h)
+	e := newEar(h, 0)
 	<-e.gone
 	if _, _, err := e.take(nil); !isGone(err) || h.reads.Load() != emptyReads {
 		t.Fatalf("%v after %d reads", err, h.reads.Load())
