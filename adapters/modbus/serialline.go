@@ -23,6 +23,8 @@ const (
 	writeLimit = time.Second
 	// fastBytes is how long an answer must be to tell the speed of the port.
 	fastBytes = 16
+	// fastAnswers is how many tell it.
+	fastAnswers = 3
 	// writeStep is how often a write that is stuck looks whether it is still wanted.
 	writeStep = 50 * time.Millisecond
 )
@@ -50,7 +52,7 @@ type serialLine struct {
 	last     time.Time // when the line was last used
 	odd      bool      // what was heard last was not understood
 	echo     echoing
-	fast     bool // the port is faster than its baud rate
+	fast     int // answers in a row that came faster than the baud rate
 	exchange uint64
 }
 
@@ -157,15 +159,17 @@ func (l *serialLine) once(ctx context.Context, q *request, d *debtor) ([]byte, e
 	}
 	// Some ports are faster than the baud rate they are set to: USB devices
 	// without a real line, pseudo terminals.
-	if n := len(l.heard); n >= fastBytes && l.last.Sub(sent) < time.Duration(n)*l.char/2 {
-		l.fast = true
+	if n := len(l.heard); n >= fastBytes {
+		if l.fast++; l.last.Sub(sent) >= time.Duration(n)*l.char/2 {
+			l.fast = 0
+		}
 	}
 	return q.answer(p)
 }
 
 // napFor is how many bytes are worth waiting for together.
 func (l *serialLine) napFor(q *request) int {
-	if n := q.answerBytes(); n > 0 && !l.fast {
+	if n := q.answerBytes(); n > 0 && l.fast < fastAnswers {
 		return l.f.size(n)
 	}
 	return 0
