@@ -53,7 +53,7 @@ func (e *ear) nap(n int) time.Duration {
 	if e.want == 0 || e.got < 2+rtuOverhead {
 		return 0
 	}
-	d := min(longestNap, time.Duration(e.want-e.got)*e.char*3/4)
+	d := min(longestNap, time.Duration(e.want-e.got-1)*e.char*3/4) // the next may be about to come
 	if d < shortestNap {
 		return 0
 	}
