@@ -22,15 +22,46 @@ const emptyReads = 100
 type ear struct {
 	wake chan struct{} // holds a token while there is something new
 	gone chan struct{} // closed when nothing is read any more
+	char time.Duration // of one byte; 0 = not known, they come together
 
 	mu   sync.Mutex // guards what follows
 	buf  []byte     // heard and not taken, the last maxHeard of it
 	last time.Time  // when the last of it came
 	err  error      // why nothing is read any more
+	want int        // bytes of the answer that is waited for, 0 = any may be the last
+	got  int        // of them
 }
 
-func newEar(from io.Reader) *ear {
-	e := &ear{wake: make(chan struct{}, 1), gone: make(chan struct{})}
+const (
+	// Until an answer can be complete the port is left alone, for so long at
+	// most: a driver that hands on every byte would else wake us for each.
+	longestNap  = 50 * time.Millisecond
+	shortestNap = time.Millisecond
+)
+
+// expect says how long the answer is that follows.
+func (e *ear) expect(bytes int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.want, e.got = bytes, 0
+}
+
+// nap returns how long nothing needs to be read after n more bytes: less than
+// what is missing takes at the baud rate. An exception is never waited with.
+func (e *ear) nap(n int) time.Duration {
+	e.got += n
+	if e.want == 0 || e.got < 2+rtuOverhead {
+		return 0
+	}
+	d := min(longestNap, time.Duration(e.want-e.got-1)*e.char*3/4) // the next may be about to come
+	if d < shortestNap {
+		return 0
+	}
+	return d
+}
+
+func newEar(from io.Reader, char time.Duration) *ear {
+	e := &ear{wake: make(chan struct{}, 1), gone: make(chan struct{}), char: char}
 	go e.listen(from)
 	return e
 }
@@ -55,6 +86,7 @@ func (e *ear) listen(from io.Reader) {
 			}
 		}
 		e.err = err
+		nap := e.nap(n)
 		e.mu.Unlock()
 		select {
 		case e.wake <- struct{}{}:
@@ -62,6 +94,9 @@ func (e *ear) listen(from io.Reader) {
 		}
 		if err != nil {
 			return
+		}
+		if nap > 0 {
+			time.Sleep(nap)
 		}
 	}
 }

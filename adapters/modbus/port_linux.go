@@ -72,7 +72,7 @@ func (p *port) checkSpeed(path string, baud int) error {
 	})
 	// A receiver samples the last bit of eleven in its middle: 3 % is too much
 	// when the other side is off as well.
-	if err == nil && (got < baud-baud*3/100 || got > baud+baud*3/100) {
+	if off := max(got-baud, baud-got); err == nil && off > baud*3/100 {
 		return fmt.Errorf("open %s: the port does %d baud instead of %d (set serial.baud and the devices to a rate it can do)", path, got, baud)
 	}
 	return nil

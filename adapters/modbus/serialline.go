@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"time"
 )
@@ -20,6 +21,10 @@ const (
 	busyLimit = time.Second
 	// writeLimit is how long a request may take beyond its time at the baud rate.
 	writeLimit = time.Second
+	// fastBytes is how long an answer must be to tell the speed of the port.
+	fastBytes = 16
+	// fastAnswers is how many tell it.
+	fastAnswers = 3
 	// writeStep is how often a write that is stuck looks whether it is still wanted.
 	writeStep = 50 * time.Millisecond
 )
@@ -47,6 +52,7 @@ type serialLine struct {
 	last     time.Time // when the line was last used
 	odd      bool      // what was heard last was not understood
 	echo     echoing
+	fast     int // answers in a row that came faster than the baud rate
 	exchange uint64
 }
 
@@ -60,9 +66,14 @@ const (
 )
 
 func newSerialLine(name string, m io.ReadWriteCloser, f framing, s *Serial) *serialLine {
-	l := &serialLine{name: name, medium: m, ear: newEar(m), f: f, char: s.charTime(), gap: s.silence(),
+	l := &serialLine{name: name, medium: m, f: f, char: s.charTime(), gap: s.silence(),
 		timer: time.NewTimer(time.Hour), units: map[byte]*debtor{}, last: time.Now()}
 	l.timer.Stop()
+	var char time.Duration
+	if _, network := m.(net.Conn); !network {
+		char = l.char
+	}
+	l.ear = newEar(m, char)
 	if s.RS485.ReceiveOwn {
 		l.echo = echoYes
 	}
@@ -120,6 +131,7 @@ func (l *serialLine) once(ctx context.Context, q *request, d *debtor) ([]byte, e
 	if err := l.hush(ctx, x); err != nil {
 		return nil, err
 	}
+	l.ear.expect(l.napFor(q))
 	start := time.Now()
 	if err := l.send(ctx, adu, start); err != nil {
 		return nil, err
@@ -145,7 +157,22 @@ func (l *serialLine) once(ctx context.Context, q *request, d *debtor) ([]byte, e
 	if err != nil {
 		return nil, err
 	}
+	// Some ports are faster than the baud rate they are set to: USB devices
+	// without a real line, pseudo terminals.
+	if n := len(l.heard); n >= fastBytes {
+		if l.fast++; l.last.Sub(sent) >= time.Duration(n)*l.char/2 {
+			l.fast = 0
+		}
+	}
 	return q.answer(p)
+}
+
+// napFor is how many bytes are worth waiting for together.
+func (l *serialLine) napFor(q *request) int {
+	if n := q.answerBytes(); n > 0 && l.fast < fastAnswers {
+		return l.f.size(n)
+	}
+	return 0
 }
 
 // onLine is how long the answer to q takes.
