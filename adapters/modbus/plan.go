@@ -148,9 +148,6 @@ func (l *Limits) fits(s span) error {
 	case s.length > l.limit(s.function):
 		return fmt.Errorf("read %s: it does not fit into one request of %d", s.text(), l.limit(s.function))
 	}
-	if s.function == readFIFO { // an address of its own kind
-		return nil
-	}
 	for _, w := range l.forbidden(s.function) {
 		if s.address < w.to && w.from < s.end() {
 			return fmt.Errorf("read %s: it lies in the forbidden range %d to %d", s.text(), w.from, w.to-1)

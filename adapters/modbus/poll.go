@@ -119,9 +119,6 @@ func newTable(spans []span, lim *Limits) *table {
 	if f == readWrite { // in one request or not at all
 		t.fixed = lim.forbidden(f)
 	}
-	if f == readFIFO {
-		t.fixed = nil
-	}
 	for _, s := range spans {
 		size := 2 * s.length
 		if bits(f) {
@@ -197,7 +194,7 @@ func (p *poll) entries(t *table, wanted func(*item) bool) (out []entry) {
 	begin := 0
 	for _, end := range t.runs(spans) {
 		from, to := t.hull(which[begin:end])
-		out = append(out, entry{t, which[begin:end:end], p.request(t, from, to)})
+		out = append(out, entry{t, which[begin:end], p.request(t, from, to)})
 		begin = end
 	}
 	return out

@@ -18,6 +18,7 @@ type fakeUnit struct {
 	limit  int          // registers or bits in one request
 	code   byte         // of the exceptions; 0 = illegal address
 	cut    bool         // refuses with an answer that is too short, after which the line is closed
+	closed bool         // it did so
 	fail   func(*request) error
 	asked  []request
 	refuse int // requests refused
@@ -26,6 +27,9 @@ type fakeUnit struct {
 
 func (u *fakeUnit) ask(_ context.Context, q *request) ([]byte, error) {
 	u.asked = append(u.asked, *q)
+	if u.closed {
+		panic("asked on a line that is closed")
+	}
 	if u.fail != nil {
 		if err := u.fail(q); err != nil {
 			return nil, err
@@ -41,7 +45,7 @@ func (u *fakeUnit) ask(_ context.Context, q *request) ([]byte, error) {
 	}
 	if !ok {
 		u.refuse++
-		if u.cut {
+		if u.closed = u.cut; u.cut {
 			return nil, &lengthError{q.String(), 0, 2 * int(q.count)}
 		}
 		return nil, &modbus.ModbusError{FunctionCode: q.function | exceptionBit, ExceptionCode: cmp.Or(u.code, illegalAddress)}
@@ -89,7 +93,7 @@ func (u *fakeUnit) can(s span) bool {
 // spans that can be read were not.
 func checkRun(t rapid.TB, p *poll, u *fakeUnit) (missing int) {
 	t.Helper()
-	u.asked, u.refuse = u.asked[:0], 0
+	u.asked, u.refuse, u.closed = u.asked[:0], 0, false
 	plan := len(p.plan)
 	if p.stale {
 		plan = len(p.spans)
@@ -100,6 +104,9 @@ func checkRun(t rapid.TB, p *poll, u *fakeUnit) (missing int) {
 	}
 	if len(u.asked) > plan+extraRequests {
 		t.Fatalf("%d requests in one run, %d of the plan", len(u.asked), plan)
+	}
+	if u.closed && err == nil {
+		t.Fatalf("a run goes on after the line was closed: %v", u.asked)
 	}
 	for i, r := range results {
 		switch s := p.spans[i]; {

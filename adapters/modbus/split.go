@@ -27,7 +27,6 @@ type search struct {
 	alone  bool  // the one that is left goes alone
 	bridge bool  // and so does the gap before it
 	sure   bool  // items[:hi] was refused more than once
-	jumped bool  // the longest beginning known to be short enough was tried
 }
 
 // refused begins a search.
@@ -37,7 +36,6 @@ func (t *table) refused(items []int, err error) {
 		t.row = true
 	}
 	t.searches = append(t.searches, s)
-	t.unread = true
 }
 
 // ask makes one request for items of t and keeps the answer.
@@ -45,7 +43,9 @@ func (p *poll) ask(ctx context.Context, ask asker, e *entry) (outcome, error) {
 	t, q := e.t, &e.q
 	data, err := ask(ctx, q)
 	if err == nil {
+		limit := t.short
 		err = t.take(e, data)
+		p.stale = p.stale || t.short != limit
 	}
 	if err == nil {
 		return went, nil
@@ -58,9 +58,7 @@ func (p *poll) ask(ctx context.Context, ask asker, e *entry) (outcome, error) {
 		p.broken = err
 	}
 	for _, i := range e.items {
-		if x := &t.items[i]; x.got < 0 {
-			x.err = err
-		}
+		t.items[i].err = err
 	}
 	return how, err
 }
@@ -252,16 +250,6 @@ func (t *table) next(s *search) (try probe, from, to int) {
 	if t.length(s.items[:s.hi]) <= t.ok {
 		// Not for its length: begin with what goes, so that the way from it to the next is tried too.
 		return aBeginning, max(s.lo-1, 0), t.first(s, mid)
-	}
-	if t.ok > 0 && !s.jumped {
-		s.jumped = true
-		m := s.lo
-		for m+1 < s.hi && t.length(s.items[:m+1]) <= t.ok {
-			m++
-		}
-		if m > s.lo {
-			mid = m
-		}
 	}
 	return aBeginning, 0, t.first(s, mid)
 }
