@@ -118,6 +118,12 @@ func fileConfig(options ...string) string {
 // inDir parses a configuration in a directory with the given files.
 func inDir(t *testing.T, files map[string]string, text string) (*Config, error) {
 	t.Helper()
+	return Parse(filepath.Join(dirOf(t, files), "w.yaml"), []byte(text), fakesWithFiles())
+}
+
+// dirOf makes a directory with the given files.
+func dirOf(t *testing.T, files map[string]string) string {
+	t.Helper()
 	dir := t.TempDir()
 	for name, data := range files {
 		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {
@@ -125,7 +131,7 @@ func inDir(t *testing.T, files map[string]string, text string) (*Config, error) 
 		}
 		write(t, filepath.Join(dir, name), data)
 	}
-	return Parse(filepath.Join(dir, "w.yaml"), []byte(text), fakesWithFiles())
+	return dir
 }
 
 // TestFileShared reads one file for many: once, and all have the same.
@@ -188,9 +194,10 @@ func TestFileFaults(t *testing.T) {
 		{"own reader crashes", `map: p.csv`, []string{"p.csv: cannot be read (a bug): please report it"}},
 		{"missing", `alone: false`, []string{"sources[0].map: must not be empty"}},
 	}
+	dir := dirOf(t, files)
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {
-			_, err := inDir(t, files, fileConfig(tc.options))
+			_, err := Parse(filepath.Join(dir, "w.yaml"), []byte(fileConfig(tc.options)), fakesWithFiles())
 			fs, ok := errors.AsType[Faults](err)
 			if !ok || len(fs) != len(tc.want) {
 				t.Fatalf("want %d faults, got %v", len(tc.want), err)
