@@ -16,7 +16,7 @@ type counter struct {
 	modulus uint64 // what the number is counted by; 0 is 2^64
 	base    uint64
 	last    uint64
-	known   bool // last is
+	known   bool // something was counted; before that, last is 0
 }
 
 func newCounter(q *Point) *counter {
@@ -37,7 +37,7 @@ func newCounter(q *Point) *counter {
 // step takes what was read. turned says that the base is another one, note why
 // the value needs a look.
 func (c *counter) step(raw uint64) (total uint64, turned bool, note string) {
-	if c.known && raw < c.last {
+	if raw < c.last {
 		turned = true
 		quarter := c.modulus / 4
 		if c.modulus == 0 {

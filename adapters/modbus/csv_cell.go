@@ -238,9 +238,7 @@ func (b *pointBuilder) float(option string, c listCell) *float64 {
 	f, ok := b.decimal(above)
 	if quotient {
 		d, fine := b.decimal(below)
-		if ok = ok && fine && d != 0; ok {
-			f /= d
-		}
+		ok, f = ok && fine, f/d // by 0: not finite
 	}
 	if !ok || !finite(f) {
 		hint := "write it like 0.1 or 1/10"
@@ -257,9 +255,6 @@ func (b *pointBuilder) decimal(s string) (f float64, ok bool) {
 	s = strings.TrimSpace(s)
 	if b.list.comma != ',' && strings.Count(s, ",") == 1 && !strings.Contains(s, ".") {
 		s = strings.Replace(s, ",", ".", 1)
-	}
-	if strings.ContainsAny(s, "_xXpPnN") { // what only programmers write, and NaN and Inf
-		return 0, false
 	}
 	f, err := strconv.ParseFloat(s, 64)
 	return f, err == nil

@@ -75,6 +75,7 @@ func TestListsOfTheField(t *testing.T) {
 		"#":               "#,name,table,address,type,scale,unit\n1,t,holding,100,int16,0.1,°C\n",
 		"passed over":     "name,table,address,#page,type,,scale,unit\nt,holding,100,17,int16,,0.1,°C\n",
 		"dashes for none": "name,table,address,type,scale,unit,bit,invalid\nt,holding,100,int16,0.1,°C,-,-\n",
+		"empty tabs":      "name\t\t\ttable\taddress\ttype\tbit\twidth\tscale\tunit\nt\t\t\tholding\t100\tint16\t\t\t0.1\t°C\n",
 		"rights":          "name,table,address,type,scale,unit,access\nt,holding,100,int16,0.1,°C,R/W\nreset,holding,1,uint16,,,W\n",
 		"a size":          "name,table,address,size,type,scale,unit\nt,holding,100,1,int16,0.1,°C\n",
 	} {
@@ -83,6 +84,41 @@ func TestListsOfTheField(t *testing.T) {
 				t.Errorf("%+v", got)
 			}
 		})
+	}
+}
+
+// TestTextOfSeveralLines: a cell in quotes may hold lines that look like comments.
+func TestTextOfSeveralLines(t *testing.T) {
+	p := soundList(t, "name,address,description\na,1,\"one\n# two\n\"\"three\"\"\"\n# four \"\nb,2,x\n")
+	if q := p.Groups[0].Points; len(q) != 2 || q[0].Doc != "one\n# two\n\"three\"" || q[1].Doc != "x" {
+		t.Errorf("%+v", q)
+	}
+}
+
+// TestListsOfThePage reads what docs/modbus-profiles.md shows.
+func TestListsOfThePage(t *testing.T) {
+	page, err := os.ReadFile("../../docs/modbus-profiles.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(page), "## Lists of registers (CSV)")
+	var text []string
+	for line := range strings.Lines(section) {
+		if code, ok := strings.CutPrefix(line, "    "); ok {
+			text = append(text, code)
+		}
+	}
+	if p := soundList(t, strings.Join(text, "")); len(p.Groups) != 3 {
+		t.Errorf("%+v", p)
+	}
+	// Every column that the page names is one.
+	for _, row := range strings.Split(section, "\n") {
+		cell, _, _ := strings.Cut(strings.TrimPrefix(row, "| "), " | ")
+		for i, name := range strings.Split(cell, "`") {
+			if strings.HasPrefix(row, "| `") && i%2 == 1 && columnOf(name) == "?" {
+				t.Errorf("column %q is not known", name)
+			}
+		}
 	}
 }
 

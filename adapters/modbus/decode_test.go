@@ -1,6 +1,7 @@
 package modbus
 
 import (
+	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -321,6 +322,7 @@ func TestReasons(t *testing.T) {
 		"exception 77":                                 &modbus.ModbusError{ExceptionCode: 77},
 		"no answer":                                    &silence{after: time.Second},
 		"held off":                                     errors.New("held off"),
+		"not read in time":                             context.DeadlineExceeded,
 		strings.Repeat("ü", 60) + "…":                  errors.New(strings.Repeat("ü", 100)),
 	} {
 		err = fmt.Errorf("%w", err)

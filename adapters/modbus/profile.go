@@ -51,19 +51,19 @@ type Point struct {
 	Type     string            `yaml:"type" doc:"Type. bool is for coils and discrete inputs, or one bit of a register. bcd takes four digits of each register. bits is a bit field, each bit a value of its own, named by enum. Default uint16, bool for coils and discrete inputs." enum:"bool,int16,uint16,int32,uint32,int64,uint64,float16,float32,float64,bcd16,bcd32,bcd64,string,bytes,bits16,bits32"`
 	Count    int               `yaml:"count" doc:"Values of this type in a row, named name.0, name.1 …; of string and bytes, the registers that it takes. Default 1."`
 	Order    string            `yaml:"order" doc:"Order of the bytes when it is not that of the profile. Of text: ABCD or BADC." enum:"ABCD,CDAB,BADC,DCBA"`
-	Bit      *int              `yaml:"bit" doc:"Bit that the value begins with, 0 is the least; the register is then read as a whole number without a sign, and bool is that bit."`
+	Bit      *int              `yaml:"bit" doc:"Bit that the value begins with, 0 is the least; the register is then read as a whole number without a sign, and bool is that bit. Of int16, int32 and int64 the part is two's complement."`
 	Width    int               `yaml:"width" doc:"With bit: how many bits the value has. Default 1."`
 	Scale    float64           `yaml:"scale" doc:"What the number is multiplied with; the value is then a float64. 0 and 1: it is not." example:"0.1"`
 	Offset   float64           `yaml:"offset" doc:"What is added after that."`
 	ScaleAt  *int              `yaml:"scale_at" doc:"Holding or input register, of the same table, with the power of ten the number is multiplied with (int16), as SunSpec has them."`
 	Unit     string            `yaml:"unit" doc:"Unit of measure of the scaled value." example:"V"`
 	Enum     map[string]string `yaml:"enum" doc:"Names of numbers (of bits, for bit fields): the value becomes text. A number without a name stays one." example:"{0: stopped, 1: running}"`
-	Invalid  []string          `yaml:"invalid" doc:"Numbers as they are on the line, decimal or 0x, that mean there is no value, such as 0x8000: the value is bad. NaN always is." example:"[\"0x8000\"]"`
+	Invalid  []string          `yaml:"invalid" doc:"Numbers that mean there is no value, such as 0x8000: the value is bad. As they are on the line, before scale: decimal, or 0x and the bits of the whole type. NaN always is one." example:"[\"0x8000\"]"`
 	Min      *float64          `yaml:"min" doc:"Least plausible value, scaled; below it the value is uncertain."`
 	Max      *float64          `yaml:"max" doc:"Greatest plausible value, scaled; above it the value is uncertain."`
-	Counter  bool              `yaml:"counter" doc:"Whether the number counts upwards and starts over at its end: the value goes on over that, and over restarts of the gateway."`
+	Counter  bool              `yaml:"counter" doc:"Whether the number (uint or bcd) counts upwards and starts over at its end: the value goes on over that, and over restarts of the gateway."`
 	Deadband float64           `yaml:"deadband" doc:"Change of the scaled value from which on it counts as changed."`
-	Percent  float64           `yaml:"deadband_percent" doc:"The same in percent of the value last reported."`
+	Percent  float64           `yaml:"deadband_percent" doc:"The same in percent of the value last reported. Of both, the greater counts."`
 	Doc      string            `yaml:"doc" doc:"What a person should know of it."`
 }
 

@@ -6,7 +6,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/waystation-iot/waystation/gateway"
 )
@@ -165,8 +164,8 @@ func (f *profileFaults) sunSpec(p *Profile, static map[string]int) {
 // of a model, which is known only on the device.
 func (f *profileFaults) group(p *Profile, g *Group, relative bool) {
 	f.name(g.Name)
-	if g.Every != 0 && g.Every < time.Millisecond || g.Every > 366*24*time.Hour {
-		f.add("every", fmt.Sprintf("%s is outside 1ms to 8784h", g.Every), "")
+	if g.Every != 0 && (g.Every < minEvery || g.Every > maxEvery) {
+		f.add("every", fmt.Sprintf("%s is outside %s to %s", g.Every, minEvery, maxEvery), "")
 	}
 	if len(g.Points) == 0 {
 		f.add("points", "must not be empty: nothing would be read", "")

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -34,21 +35,25 @@ func TestSoundProfile(t *testing.T) {
 	}
 }
 
-// TestEveryFaultOfAProfile spoils the sound profile in one place each.
-func TestEveryFaultOfAProfile(t *testing.T) {
-	point := func(q Point) func(*Profile) {
-		return func(p *Profile) {
-			if q.Name == "" {
-				q.Name = "x"
-			}
-			p.Groups[0].Points = append(p.Groups[0].Points[:0:0], q)
+// faultCase spoils the sound profile in one place.
+type faultCase struct {
+	key, want string
+	spoil     func(*Profile)
+}
+
+// withPoint makes q the one point of the first group.
+func withPoint(q Point) func(*Profile) {
+	return func(p *Profile) {
+		if q.Name == "" {
+			q.Name = "x"
 		}
+		p.Groups[0].Points = []Point{q}
 	}
-	at := "groups[0].points[0]."
-	for _, c := range []struct {
-		key, want string
-		spoil     func(*Profile)
-	}{
+}
+
+// profileCases are faults of profiles, groups and models.
+func profileCases() []faultCase {
+	return []faultCase{
 		{"order", "is not one of ABCD", func(p *Profile) { p.Order = "ABDC" }},
 		{"limits.words", "126 is outside 0 to 125", func(p *Profile) { p.Limits.Words = 126 }},
 		{"limits.bits", "outside 0 to 2000", func(p *Profile) { p.Limits.Bits = 2001 }},
@@ -62,7 +67,7 @@ func TestEveryFaultOfAProfile(t *testing.T) {
 		{"groups[1].name", "is the name of groups[0] already", func(p *Profile) { p.Groups[1].Name = "main" }},
 		{"groups[0].name", "must not be empty", func(p *Profile) { p.Groups[0].Name = "" }},
 		{"groups[0].name", `"a b" is not a name (write a_b`, func(p *Profile) { p.Groups[0].Name = "a b" }},
-		{"groups[0].every", "outside 1ms", func(p *Profile) { p.Groups[0].Every = time.Microsecond }},
+		{"groups[0].every", "outside 10ms to 24h", func(p *Profile) { p.Groups[0].Every = time.Microsecond }},
 		{"groups[0].points", "must not be empty", func(p *Profile) { p.Groups[0].Points = nil }},
 		{"groups[0].points", "more than 4096 values", func(p *Profile) {
 			p.Groups[0].Points = []Point{{Name: "a", Table: "input", Count: 4096}, {Name: "b", Address: 5000}}
@@ -82,76 +87,105 @@ func TestEveryFaultOfAProfile(t *testing.T) {
 		{"sunspec.models[0].name", "is the name of groups[0]", func(p *Profile) { p.SunSpec.Models[0].Group.Name = "main" }},
 		{"sunspec.models[0].select", "not for SunSpec", func(p *Profile) { p.SunSpec.Models[0].Group.Select = &Select{Values: []uint16{1}} }},
 		{"sunspec.models[0].points[0].table", "must be holding", func(p *Profile) { p.SunSpec.Models[0].Group.Points[0].Table = "input" }},
-		{at + "name", "is not a name", point(Point{Name: "Spannung L1 (Außen)"})},
-		{at + "name", "write Spannung_L1_Aussen", point(Point{Name: "Spannung L1 (Außen)"})},
-		{at + "name", "1 to 64", point(Point{Name: strings.Repeat("x", 65)})},
-		{at + "table", "is not one of", point(Point{Table: "registers"})},
-		{at + "type", "is not one of", point(Point{Type: "int24"})},
-		{at + "order", "is not one of", point(Point{Order: "4321"})},
-		{at + "order", "must be ABCD or BADC for string", point(Point{Type: "string", Order: "CDAB"})},
-		{at + "order", "not for single bits", point(Point{Table: "coil", Order: "ABCD"})},
-		{at + "address", "outside 0 to 65535", point(Point{Address: -1})},
-		{at + "address", "table: holding, address: 100", point(Point{Address: 400101})},
-		{at + "address", "is too high", point(Point{Address: 65535, Type: "uint32"})},
-		{at + "address", "is too high", point(Point{Address: 65530, Count: 7})},
-		{at + "address", "lies in the forbidden range holding 500 to 510", point(Point{Address: 499, Type: "uint32"})},
-		{at + "address", "lies in the forbidden", point(Point{Address: 400, Count: 200})},
-		{at + "scale_at", "lies in the forbidden", point(Point{ScaleAt: ptr(510)})},
-		{at + "scale_at", "outside", point(Point{ScaleAt: ptr(-1)})},
-		{at + "scale_at", "not for a fifo", point(Point{Table: "fifo", ScaleAt: ptr(1)})},
-		{at + "count", "outside 0 to 4096", point(Point{Count: 4097})},
-		{at + "count", "outside 0 to 4096", point(Point{Count: -1})},
-		{at + "count", "takes 101 registers", point(Point{Type: "string", Count: 101})},
-		{at + "count", "a queue has at most 31", point(Point{Table: "fifo", Type: "uint32", Count: 16})},
-		{at + "type", "takes 4 registers", func(p *Profile) { point(Point{Type: "uint64", Count: 2})(p); p.Limits.Words = 3 }},
-		{at + "type", "must be bool", point(Point{Table: "discrete", Type: "uint16"})},
-		{at + "bit", "not for coils", point(Point{Table: "coil", Bit: ptr(1)})},
-		{at + "width", "not for coils", point(Point{Table: "coil", Width: 1})},
-		{at + "invalid", "not for single bits", point(Point{Table: "coil", Invalid: []string{"1"}})},
-		{at + "bit", "is required", point(Point{Type: "bool"})},
-		{at + "bit", "is for bool and whole numbers", point(Point{Type: "float32", Bit: ptr(1)})},
-		{at + "bit", "outside 0 to 15", point(Point{Bit: ptr(16)})},
-		{at + "width", "outside 0 to 8", point(Point{Bit: ptr(8), Width: 9})},
-		{at + "width", "no effect without bit", point(Point{Width: 3})},
-		{at + "width", "must be 1 for bool", point(Point{Type: "bool", Bit: ptr(1), Width: 2})},
-		{at + "width", "at least 2", point(Point{Type: "int16", Bit: ptr(1)})},
-		{at + "invalid", "is not for bytes", point(Point{Type: "bytes", Invalid: []string{"0"}})},
-		{at + "invalid[1]", `"0x10000" is not a number of 16 bits`, point(Point{Invalid: []string{"0", "0x10000"}})},
-		{at + "invalid[0]", "is not a number of 16 bits", point(Point{Invalid: []string{"-32769"}})},
-		{at + "invalid[0]", "is not a number", point(Point{Type: "float32", Invalid: []string{"NaN"}})},
-		{at + "invalid[0]", "4 digits", point(Point{Type: "bcd16", Invalid: []string{"10000"}})},
-		{at + "enum", "is not for float32", point(Point{Type: "float32", Enum: map[string]string{"1": "a"}})},
-		{at + "enum", "is not for string", point(Point{Type: "string", Enum: map[string]string{"1": "a"}})},
-		{at + "enum.x", `"x" is not a number`, point(Point{Enum: map[string]string{"x": "a"}})},
-		{at + "enum.-1", "is not a number of 16 bits", point(Point{Enum: map[string]string{"-1": "a"}})},
-		{at + "enum.2", "is not a number of 1 bits", point(Point{Table: "coil", Enum: map[string]string{"2": "a"}})},
-		{at + "enum.16", "is the same number as", point(Point{Enum: map[string]string{"0x10": "a", "16": "b"}})},
-		{at + "enum.1", "text of 1 to 128", point(Point{Enum: map[string]string{"1": ""}})},
-		{at + "enum.16", "is not a bit", point(Point{Type: "bits16", Enum: map[string]string{"16": "a"}})},
-		{at + "enum.1", "is not a name", point(Point{Type: "bits16", Enum: map[string]string{"1": "a b"}})},
-		{at + "enum.10000", "4 digits", point(Point{Type: "bcd16", Enum: map[string]string{"10000": "a"}})},
-		{at + "enum", "have no effect", point(Point{Enum: map[string]string{"1": "a"}, Scale: 2})},
-		{at + "type", "are for numbers, not string", point(Point{Type: "string", Scale: 2})},
-		{at + "type", "are for numbers, not bool", point(Point{Table: "coil", Min: ptr(1.0)})},
-		{at + "scale", "must be numbers", point(Point{Scale: math.NaN()})},
-		{at + "min", "must be a number", point(Point{Min: ptr(math.Inf(-1))})},
-		{at + "min", "3 is above max, 2", point(Point{Min: ptr(3.0), Max: ptr(2.0)})},
-		{at + "counter", "is for uint and bcd", point(Point{Type: "int32", Counter: true})},
-		{at + "counter", "not for a fifo", point(Point{Table: "fifo", Counter: true})},
-		{at + "counter", "no effect with enum", point(Point{Counter: true, Enum: map[string]string{"1": "a"}})},
-		{at + "counter", "min and max have no meaning", point(Point{Counter: true, Max: ptr(1.0)})},
-		{at + "counter", "at least 8 bits", point(Point{Counter: true, Bit: ptr(1), Width: 7})},
-		{at + "deadband", "must not be negative", point(Point{Deadband: -1})},
-		{at + "deadband", "must not be negative", point(Point{Deadband: math.NaN()})},
-		{at + "deadband_percent", "outside 0 to 100", point(Point{Percent: 101})},
+	}
+}
+
+// placeCases are faults of where points are.
+func placeCases() []faultCase {
+	return []faultCase{
+		{"groups[0].points[0].name", "is not a name", withPoint(Point{Name: "Spannung L1 (Außen)"})},
+		{"groups[0].points[0].name", "write Spannung_L1_Aussen", withPoint(Point{Name: "Spannung L1 (Außen)"})},
+		{"groups[0].points[0].name", "1 to 64", withPoint(Point{Name: strings.Repeat("x", 65)})},
+		{"groups[0].points[0].table", "is not one of", withPoint(Point{Table: "registers"})},
+		{"groups[0].points[0].type", "is not one of", withPoint(Point{Type: "int24"})},
+		{"groups[0].points[0].order", "is not one of", withPoint(Point{Order: "4321"})},
+		{"groups[0].points[0].order", "must be ABCD or BADC for string", withPoint(Point{Type: "string", Order: "CDAB"})},
+		{"groups[0].points[0].order", "not for single bits", withPoint(Point{Table: "coil", Order: "ABCD"})},
+		{"groups[0].points[0].address", "outside 0 to 65535", withPoint(Point{Address: -1})},
+		{"groups[0].points[0].address", "table: holding, address: 100", withPoint(Point{Address: 400101})},
+		{"groups[0].points[0].address", "is too high", withPoint(Point{Address: 65535, Type: "uint32"})},
+		{"groups[0].points[0].address", "is too high", withPoint(Point{Address: 65530, Count: 7})},
+		{"groups[0].points[0].address", "lies in the forbidden range holding 500 to 510", withPoint(Point{Address: 499, Type: "uint32"})},
+		{"groups[0].points[0].address", "lies in the forbidden", withPoint(Point{Address: 400, Count: 200})},
+		{"groups[0].points[0].scale_at", "lies in the forbidden", withPoint(Point{ScaleAt: ptr(510)})},
+		{"groups[0].points[0].scale_at", "outside", withPoint(Point{ScaleAt: ptr(-1)})},
+		{"groups[0].points[0].scale_at", "not for a fifo", withPoint(Point{Table: "fifo", ScaleAt: ptr(1)})},
+		{"groups[0].points[0].count", "outside 0 to 4096", withPoint(Point{Count: 4097})},
+		{"groups[0].points[0].count", "outside 0 to 4096", withPoint(Point{Count: -1})},
+		{"groups[0].points[0].count", "takes 101 registers", withPoint(Point{Type: "string", Count: 101})},
+		{"groups[0].points[0].count", "a queue has at most 31", withPoint(Point{Table: "fifo", Type: "uint32", Count: 16})},
+		{"groups[0].points[0].type", "takes 4 registers", func(p *Profile) { withPoint(Point{Type: "uint64", Count: 2})(p); p.Limits.Words = 3 }},
+		{"groups[0].points[0].type", "must be bool", withPoint(Point{Table: "discrete", Type: "uint16"})},
+	}
+}
+
+// partCases are faults of parts of registers and patterns.
+func partCases() []faultCase {
+	return []faultCase{
+		{"groups[0].points[0].bit", "not for coils", withPoint(Point{Table: "coil", Bit: ptr(1)})},
+		{"groups[0].points[0].width", "not for coils", withPoint(Point{Table: "coil", Width: 1})},
+		{"groups[0].points[0].invalid", "not for single bits", withPoint(Point{Table: "coil", Invalid: []string{"1"}})},
+		{"groups[0].points[0].bit", "is required", withPoint(Point{Type: "bool"})},
+		{"groups[0].points[0].bit", "is for bool and whole numbers", withPoint(Point{Type: "float32", Bit: ptr(1)})},
+		{"groups[0].points[0].bit", "outside 0 to 15", withPoint(Point{Bit: ptr(16)})},
+		{"groups[0].points[0].width", "outside 0 to 8", withPoint(Point{Bit: ptr(8), Width: 9})},
+		{"groups[0].points[0].width", "no effect without bit", withPoint(Point{Width: 3})},
+		{"groups[0].points[0].width", "must be 1 for bool", withPoint(Point{Type: "bool", Bit: ptr(1), Width: 2})},
+		{"groups[0].points[0].width", "at least 2", withPoint(Point{Type: "int16", Bit: ptr(1)})},
+		{"groups[0].points[0].invalid", "is not for bytes", withPoint(Point{Type: "bytes", Invalid: []string{"0"}})},
+		{"groups[0].points[0].invalid[1]", `"0x10000" is not a number of 16 bits`, withPoint(Point{Invalid: []string{"0", "0x10000"}})},
+		{"groups[0].points[0].invalid[0]", "is not a number of 16 bits", withPoint(Point{Invalid: []string{"-32769"}})},
+		{"groups[0].points[0].invalid[0]", "is not a number", withPoint(Point{Type: "float32", Invalid: []string{"NaN"}})},
+		{"groups[0].points[0].invalid[0]", "4 digits", withPoint(Point{Type: "bcd16", Invalid: []string{"10000"}})},
+	}
+}
+
+// meaningCases are faults of what is made of numbers.
+func meaningCases() []faultCase {
+	return []faultCase{
+		{"groups[0].points[0].enum", "is not for float32", withPoint(Point{Type: "float32", Enum: map[string]string{"1": "a"}})},
+		{"groups[0].points[0].enum", "is not for string", withPoint(Point{Type: "string", Enum: map[string]string{"1": "a"}})},
+		{"groups[0].points[0].enum.x", `"x" is not a number`, withPoint(Point{Enum: map[string]string{"x": "a"}})},
+		{"groups[0].points[0].enum.-1", "is not a number of 16 bits", withPoint(Point{Enum: map[string]string{"-1": "a"}})},
+		{"groups[0].points[0].enum.2", "is not a number of 1 bits", withPoint(Point{Table: "coil", Enum: map[string]string{"2": "a"}})},
+		{"groups[0].points[0].enum.16", "is the same number as", withPoint(Point{Enum: map[string]string{"0x10": "a", "16": "b"}})},
+		{"groups[0].points[0].enum.1", "text of 1 to 128", withPoint(Point{Enum: map[string]string{"1": ""}})},
+		{"groups[0].points[0].enum.16", "is not a bit", withPoint(Point{Type: "bits16", Enum: map[string]string{"16": "a"}})},
+		{"groups[0].points[0].enum.1", "is not a name", withPoint(Point{Type: "bits16", Enum: map[string]string{"1": "a b"}})},
+		{"groups[0].points[0].enum.10000", "4 digits", withPoint(Point{Type: "bcd16", Enum: map[string]string{"10000": "a"}})},
+		{"groups[0].points[0].enum", "have no effect", withPoint(Point{Enum: map[string]string{"1": "a"}, Scale: 2})},
+		{"groups[0].points[0].type", "are for numbers, not string", withPoint(Point{Type: "string", Scale: 2})},
+		{"groups[0].points[0].type", "are for numbers, not bool", withPoint(Point{Table: "coil", Min: ptr(1.0)})},
+		{"groups[0].points[0].scale", "must be numbers", withPoint(Point{Scale: math.NaN()})},
+		{"groups[0].points[0].min", "must be a number", withPoint(Point{Min: ptr(math.Inf(-1))})},
+		{"groups[0].points[0].min", "3 is above max, 2", withPoint(Point{Min: ptr(3.0), Max: ptr(2.0)})},
+		{"groups[0].points[0].counter", "is for uint and bcd", withPoint(Point{Type: "int32", Counter: true})},
+		{"groups[0].points[0].counter", "not for a fifo", withPoint(Point{Table: "fifo", Counter: true})},
+		{"groups[0].points[0].counter", "no effect with enum", withPoint(Point{Counter: true, Enum: map[string]string{"1": "a"}})},
+		{"groups[0].points[0].counter", "min and max have no meaning", withPoint(Point{Counter: true, Max: ptr(1.0)})},
+		{"groups[0].points[0].counter", "at least 8 bits", withPoint(Point{Counter: true, Bit: ptr(1), Width: 7})},
+		{"groups[0].points[0].deadband", "must not be negative", withPoint(Point{Deadband: -1})},
+		{"groups[0].points[0].deadband", "must not be negative", withPoint(Point{Deadband: math.NaN()})},
+		{"groups[0].points[0].deadband_percent", "outside 0 to 100", withPoint(Point{Percent: 101})},
+	}
+}
+
+// nameCases are faults of names of values.
+func nameCases() []faultCase {
+	return []faultCase{
 		{"groups[0].points[1].name", "is the name of a value of points[0]", func(p *Profile) {
 			p.Groups[0].Points = []Point{{Name: "a", Count: 2}, {Name: "a.1", Address: 9}}
 		}},
 		{"groups[0].points[1].name", "is the name of a value of points[0]", func(p *Profile) {
 			p.Groups[0].Points = []Point{{Name: "a", Type: "bits16", Enum: map[string]string{"3": "on"}}, {Name: "a.on", Address: 9}}
 		}},
-		{"groups[0].points[0].name", "is the name of a value of points[0]", point(Point{Type: "bits16", Enum: map[string]string{"3": "on", "4": "on"}})},
-	} {
+		{"groups[0].points[0].name", "is the name of a value of points[0]", withPoint(Point{Type: "bits16", Enum: map[string]string{"3": "on", "4": "on"}})},
+	}
+}
+
+// TestEveryFaultOfAProfile spoils the sound profile in one place each.
+func TestEveryFaultOfAProfile(t *testing.T) {
+	for _, c := range slices.Concat(profileCases(), placeCases(), partCases(), meaningCases(), nameCases()) {
 		p := soundProfile()
 		c.spoil(p)
 		if got := profileFaultAt(t, p.validate("profile"), "profile."+c.key); !strings.Contains(got, c.want) {
