@@ -80,7 +80,7 @@ func (c *Config) checkDevices(note bad) []error {
 		if own.Heartbeat != 0 && d.Report == "poll" {
 			note(at+"heartbeat", "leave it out, or set report", "has no effect with report poll: every poll is a record")
 		}
-		if first, taken := units[d.Unit]; taken && d.Unit != 0 {
+		if first, taken := units[d.Unit]; taken {
 			note(at+"unit", "one device reads a unit: put what both read into one profile", "unit %d is taken by device %q", d.Unit, c.Devices[first].Name)
 		}
 		units[d.Unit] = i

@@ -87,12 +87,13 @@ func TestDiscover(t *testing.T) {
 		{"others passed over", sunspecMap(40000, 64001, 100, 103, 6, 120, 26), "inverter.w@40106*40109 inverter.wh@40110"},
 		{"two of one layout", sunspecMap(40000, 103, 6, 101, 6, 103, 6), "inverter.w@40004*40007 inverter.wh@40008 inverter-2.w@40012*40015 inverter-2.wh@40016 inverter-3.w@40020*40023 inverter-3.wh@40024"},
 		{"shorter than the layout", sunspecMap(40000, 103, 5), "inverter.w@40004*40007"},
+		{"nothing within the model", sunspecMap(40000, 103, 2, 1, 66), "common.maker@40008"},
 		{"too short for the factor", sunspecMap(40000, 103, 3, 1, 66), "common.maker@40009"},
 	}
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {
 			got, err := s.discover(t.Context(), tc.m.ask)
-			if err != nil || places(got) != tc.want {
+			if err != nil || places(got) != tc.want || slices.ContainsFunc(got, func(g Group) bool { return len(g.Points) == 0 }) {
 				t.Errorf("got %s, %v\nwant %s", places(got), err, tc.want)
 			}
 		})
@@ -130,6 +131,12 @@ func TestDiscoverOdd(t *testing.T) {
 		{"endless", endless, "the device has the models 7, 7,", nil},
 		{"end missing", noEnd, "inverter.w@40004*40007 inverter.wh@40008", nil},
 		{"silent", &fakeMap{fail: func(*request) error { return silent }}, "no answer within 1s", silent},
+		{"silent here, refused there", &fakeMap{fail: func(q *request) error {
+			if q.address == 0 {
+				return silent
+			}
+			return nil
+		}}, `no "SunS"`, nil},
 		{"line gone", &fakeMap{fail: func(*request) error { return broken }}, "broken pipe", broken},
 		{"silent after the marker", &fakeMap{words: sunspecMap(40000, 103, 6).words, fail: func(q *request) error {
 			if q.address != 40000 {

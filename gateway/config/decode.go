@@ -17,8 +17,8 @@ import (
 type decoder struct {
 	rep   *reporter
 	known map[string]bool  // paths that already have a fault
-	files *files           // that options name; nil where they may not
-	owner *gateway.Adapter // whose options are decoded
+	files *files           // that options name
+	owner *gateway.Adapter // whose options are decoded; nil: they may not name files
 }
 
 // fault notes a fault at n.

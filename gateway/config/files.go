@@ -54,8 +54,8 @@ type include struct {
 
 // include fills an option from the file that n names.
 func (d *decoder) include(n *node, path string, o *option) {
-	if d.files == nil {
-		d.fault(n, path, "cannot name a file here: this is one already", "write the options here")
+	if d.owner == nil {
+		d.fault(n, path, "cannot name a file here", "write the options here")
 		return
 	}
 	t := o.typ

@@ -20,8 +20,13 @@ type fakeMap struct {
 }
 
 type fakePoint struct {
-	Name string `yaml:"name" doc:"Name."`
-	Type string `yaml:"type" enum:"int,text" doc:"Type."`
+	Name string    `yaml:"name" doc:"Name."`
+	Type string    `yaml:"type" enum:"int,text" doc:"Type."`
+	More *fakeMore `yaml:"more" file:"more" doc:"More of it."`
+}
+
+type fakeMore struct {
+	Text string `yaml:"text" doc:"Text."`
 }
 
 // DecodeFile reads lists of names.
@@ -46,11 +51,10 @@ func (m *fakeMap) DecodeFile(name string, data []byte) (bool, error) {
 
 // fakeLine is a source with devices that name files.
 type fakeLine struct {
-	Map     *fakeMap  `yaml:"map" file:"map" or:"units" doc:"Map." example:"builtin:one"`
-	Units   []fakeOne `yaml:"units" doc:"Units."`
-	Alone   bool      `yaml:"alone" doc:"Needs the thing for itself."`
-	hidden  bool
-	refused []string
+	Map   *fakeMap  `yaml:"map" file:"map" or:"units" doc:"Map." example:"builtin:one"`
+	Units []fakeOne `yaml:"units" doc:"Units."`
+	Own   fakeMap   `yaml:"own" file:"map" doc:"Map with defaults."`
+	Alone bool      `yaml:"alone" doc:"Needs the thing for itself."`
 }
 
 type fakeOne struct {
@@ -69,6 +73,9 @@ func (c *fakeLine) Validate() error {
 		if len(m.Points) == 0 {
 			errs = append(errs, &gateway.FieldError{Key: key + ".points", Msg: "lists no points"})
 		}
+	}
+	if c.Map != nil && c.Map.Name == "odd" {
+		errs = append(errs, &gateway.FieldError{Key: "map", Msg: "is odd"})
 	}
 	if c.Map != nil {
 		check("map", c.Map)
@@ -95,7 +102,7 @@ func (c *fakeLine) Alternative() string { return "share it" }
 
 func fakesWithFiles() []gateway.Adapter {
 	library := fstest.MapFS{"one.yaml": {Data: []byte("name: one\npoints: [{name: a}]\n")}, "two.yaml": {Data: []byte("points: [{name: \"\"}]\n")}}
-	return append(fakes(), gateway.Adapter{Type: "line", Doc: "A line.", Library: library, NewSource: func() gateway.SourceConfig { return &fakeLine{} }})
+	return append(fakes(), gateway.Adapter{Type: "line", Doc: "A line.", Library: library, NewSource: func() gateway.SourceConfig { return &fakeLine{Own: fakeMap{Name: "mine"}} }})
 }
 
 // fileConfig is a configuration with sources of type line.
@@ -111,6 +118,12 @@ func fileConfig(options ...string) string {
 // inDir parses a configuration in a directory with the given files.
 func inDir(t *testing.T, files map[string]string, text string) (*Config, error) {
 	t.Helper()
+	return Parse(filepath.Join(dirOf(t, files), "w.yaml"), []byte(text), fakesWithFiles())
+}
+
+// dirOf makes a directory with the given files.
+func dirOf(t *testing.T, files map[string]string) string {
+	t.Helper()
 	dir := t.TempDir()
 	for name, data := range files {
 		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {
@@ -118,19 +131,22 @@ func inDir(t *testing.T, files map[string]string, text string) (*Config, error) 
 		}
 		write(t, filepath.Join(dir, name), data)
 	}
-	return Parse(filepath.Join(dir, "w.yaml"), []byte(text), fakesWithFiles())
+	return dir
 }
 
 // TestFileShared reads one file for many: once, and all have the same.
 func TestFileShared(t *testing.T) {
-	files := map[string]string{"maps/m.yaml": "x-p: &p {type: int}\nname: m\npoints: [{<<: *p, name: a}]\n"}
-	cfg, err := inDir(t, files, fileConfig(`map: maps/m.yaml, units: [{map: "./maps/m.yaml", plain: maps/m.yaml}, {map: {name: here, points: [{name: b}]}}]`, `map: "builtin:one"`))
+	files := map[string]string{"maps/m.yaml": "x-p: &p {type: int}\nname: m\npoints: [{<<: *p, name: a}]\n", "maps/own.yaml": "points: [{name: c}]\n"}
+	cfg, err := inDir(t, files, fileConfig(`map: maps/m.yaml, units: [{map: "./maps/m.yaml", plain: maps/m.yaml}, {map: {name: here, points: [{name: b}]}}], own: maps/own.yaml`, `map: "builtin:one"`))
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := cfg.Sources[0].Config.(*fakeLine)
-	if c.Map == nil || c.Map != c.Units[0].Map || c.Map.Points[0] != (fakePoint{"a", "int"}) || c.Units[0].Plain.Name != "m" || c.Units[1].Map.Name != "here" {
+	if c.Map == nil || c.Map != c.Units[0].Map || c.Map.Points[0] != (fakePoint{Name: "a", Type: "int"}) || c.Units[0].Plain.Name != "m" || c.Units[1].Map.Name != "here" {
 		t.Errorf("got %+v", c)
+	}
+	if c.Own.Name != "mine" || len(c.Own.Points) != 1 {
+		t.Errorf("an option with defaults: %+v", c.Own)
 	}
 	if one := cfg.Sources[1].Config.(*fakeLine).Map; one.Name != "one" || len(one.Points) != 1 {
 		t.Errorf("builtin: %+v", one)
@@ -142,7 +158,7 @@ func TestFileFaults(t *testing.T) {
 	files := map[string]string{
 		"m.yaml": "name: m\npoints:\n  - {name: a, type: itn}\n  - {name: \"\"}\n", "other.yml": "points: [{name: a}]\n", "empty.yaml": "# nothing\n", "list.yaml": "- a\n",
 		"broken.yaml": "name: [a\n", "secret.yaml": "token: abc\nnmae: x\npoints: [{name: a}]\n", "l.csv": "a\nbad\nb\nodd\n", "p.csv": "panic\n", "own.csv": "a\n\nb\n",
-		"twice.yaml": "name: a\nname: b\npoints: [{name: a}]\n", "nested.yaml": "points: other.yml\n", "sub/x.txt": "", "large.yaml": strings.Repeat("#", maxFileBytes+1), "latin.yaml": "name: \xe4\n",
+		"twice.yaml": "name: a\nname: b\npoints: [{name: a}]\n", "nested.yaml": "points: other.yml\n", "sub/x.txt": "", "deep.yaml": "points: [{name: a, more: x}]\n", "odd.yaml": "name: odd\npionts: []\npoints: [{name: a}]\n", "large.yaml": strings.Repeat("#", maxFileBytes+1), "latin.yaml": "name: \xe4\n",
 	}
 	tests := []struct {
 		name, options string
@@ -171,14 +187,17 @@ func TestFileFaults(t *testing.T) {
 		{"unknown library file", `map: "builtin:oen"`, []string{"builtin:oen does not come with the gateway: did you mean builtin:one? there are: one, two"}},
 		{"path in library", `map: "builtin:../one"`, []string{"builtin:../one does not come with the gateway"}},
 		{"fault in library", `map: "builtin:two"`, []string{"builtin:two:1:17: points[0].name: must not be empty"}},
+		{"file within a file", `map: deep.yaml`, []string{"deep.yaml:1:26: points[0].more: cannot name a file here"}},
+		{"fault in the file hides one of the option", `map: odd.yaml`, []string{"odd.yaml:2:1: unknown option"}},
 		{"own reader", `map: l.csv`, []string{"l.csv: is odd", "l.csv:2:2: is bad: make it good"}},
 		{"own reader, checked", `map: own.csv`, []string{"own.csv: points[1].name: must not be empty"}},
 		{"own reader crashes", `map: p.csv`, []string{"p.csv: cannot be read (a bug): please report it"}},
 		{"missing", `alone: false`, []string{"sources[0].map: must not be empty"}},
 	}
+	dir := dirOf(t, files)
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {
-			_, err := inDir(t, files, fileConfig(tc.options))
+			_, err := Parse(filepath.Join(dir, "w.yaml"), []byte(fileConfig(tc.options)), fakesWithFiles())
 			fs, ok := errors.AsType[Faults](err)
 			if !ok || len(fs) != len(tc.want) {
 				t.Fatalf("want %d faults, got %v", len(tc.want), err)
@@ -202,6 +221,26 @@ func TestFileExcerpt(t *testing.T) {
 	}
 }
 
+// TestFileFaultsBounded stops at some number over all files.
+func TestFileFaultsBounded(t *testing.T) {
+	bad := "points:\n" + strings.Repeat("  - {nmae: a}\n", 80)
+	_, err := inDir(t, map[string]string{"a.yaml": bad, "b.yaml": bad}, fileConfig("map: a.yaml", "map: b.yaml"))
+	if fs, _ := errors.AsType[Faults](err); len(fs) != maxFaults {
+		t.Errorf("%d faults", len(fs))
+	}
+}
+
+// TestFileTag is for structs only.
+func TestFileTag(t *testing.T) {
+	type wrong struct {
+		Path string `yaml:"path" file:"map" doc:"Path."`
+	}
+	errs := lacking(optionsOf(structOf(&wrong{})), 0)
+	if err := errors.Join(errs...); err == nil || !strings.Contains(err.Error(), "has a file tag and is no struct") {
+		t.Errorf("got %v", err)
+	}
+}
+
 // TestFileAbsolute takes files from anywhere.
 func TestFileAbsolute(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "m.yaml")
@@ -218,7 +257,11 @@ func TestExclusive(t *testing.T) {
 	if _, err := inDir(t, nil, fileConfig(one, `map: "builtin:one"`, `map: "builtin:one"`)); err != nil {
 		t.Errorf("one alone: %v", err)
 	}
-	_, err := inDir(t, nil, fileConfig(one, one))
+	_, err := inDir(t, nil, fileConfig(one, one+", alne: true"))
+	if fs, _ := errors.AsType[Faults](err); len(fs) != 1 || !strings.Contains(fs[0].Msg, "alne") {
+		t.Errorf("of a source with a fault: %v", err)
+	}
+	_, err = inDir(t, nil, fileConfig(one, one))
 	fs, _ := errors.AsType[Faults](err)
 	if len(fs) != 1 || fs[0].Line != 4 || !strings.Contains(fs[0].Error(), `sources[1]: the thing is taken by source "s0" in line 3: share it`) {
 		t.Errorf("got %v", err)
