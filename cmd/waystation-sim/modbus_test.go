@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/waystation-iot/waystation/adapters/modbus/modbustest"
@@ -193,39 +195,35 @@ func grows(t *testing.T, c net.Conn) {
 	}
 }
 
-// A line that is cut by its schedule comes back where it was; one whose port
-// was taken meanwhile is a fault of the plant.
+// A line that is cut by its schedule comes back; one that does not is a fault
+// of the plant.
 func TestModbusCutBySchedule(t *testing.T) {
-	cfg, err := parseConfig("p", []byte(strings.Replace(runModbus, "    units:", "    cut: [{at: 50ms, for: 50ms}]\n    units:", 1)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := startPlant(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = p.close() }()
-	addr := strings.TrimPrefix(p.addresses().Modbus["hall"], "tcp://")
-	c := dialModbus(t, addr)
-	_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
-	if n, err := c.Read(make([]byte, 1)); n != 0 || err == nil || os.IsTimeout(err) {
-		t.Fatalf("not cut: %d, %v", n, err)
-	}
-	var again net.Conn
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for end := time.Now().Add(10 * time.Second); again == nil; <-tick.C {
-		if again, err = net.Dial("tcp", addr); time.Now().After(end) {
-			t.Fatal(err)
+	synctest.Test(t, func(t *testing.T) {
+		l := &modbusLine{cfg: &ModbusLine{Name: "hall", Cut: []Outage{{time.Second, time.Minute}, {time.Hour, time.Second}}},
+			server: modbustest.New(), begin: time.Now()}
+		l.server.Unit(5)
+		ctx, cancel := context.WithCancel(t.Context())
+		l.cancel = cancel
+		defer l.close()
+		l.ending.Go(func() { l.cuts(ctx) })
+		c := l.server.Pipe(modbustest.MBAP)
+		ask(t, c, 5, 4, 0, 7, 0, 1)
+		_ = c.SetDeadline(time.Time{})
+		if n, err := c.Read(make([]byte, 1)); n != 0 || err != io.EOF || time.Since(l.begin) != time.Second {
+			t.Errorf("cut after %s: %d, %v", time.Since(l.begin), n, err)
 		}
-	}
-	defer again.Close()
-	ask(t, again, 5, 4, 0, 7, 0, 1)
-	text := "gone"
-	p.modbus[0].fault.Store(&text)
-	if f := p.report(true).faults(); !slices.Equal(f, []string{"gone"}) {
-		t.Errorf("faults %q", f)
-	}
+		if _, err := l.server.Pipe(modbustest.MBAP).Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("a connection while it is cut: %v", err)
+		}
+		time.Sleep(time.Minute + time.Second)
+		ask(t, l.server.Pipe(modbustest.MBAP), 5, 4, 0, 7, 0, 1)
+		l.server.Close() // it cannot come back any more
+		time.Sleep(2 * time.Hour)
+		r := PlantReport{Modbus: map[string]ModbusCount{"hall": l.counts(true)}}
+		if f := fmt.Sprint(r.faults()); !strings.Contains(f, "modbus line hall did not come back") {
+			t.Errorf("faults %s", f)
+		}
+	})
 }
 
 func TestModbusLineThatCannotOpen(t *testing.T) {

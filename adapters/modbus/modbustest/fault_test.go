@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -14,16 +15,15 @@ const (
 )
 
 // faulty is a plant whose unit 1 has registers 1, 2, 3 … and an open line.
-func faulty(t *testing.T, listen func(*Server) (string, error)) (*Server, *Unit, master) {
+func faulty(t *testing.T, mode string) (*Server, *Unit, net.Conn) {
 	t.Helper()
 	s := plant(t)
 	u := s.Unit(1)
 	u.SetHolding(0, 1, 2, 3, 4)
-	return s, u, dial(t, want(listen(s))(t))
+	m := s.Pipe(mode)
+	t.Cleanup(func() { _ = m.Close() })
+	return s, u, m
 }
-
-func overTCP(s *Server) (string, error) { return s.ListenTCP() }
-func overRTU(s *Server) (string, error) { return s.ListenRTUOverTCP() }
 
 // Each fault by its bytes, over TCP and, where it is another, over RTU; the
 // answer after it is good again.
@@ -51,28 +51,30 @@ func TestFaultsByTheirBytes(t *testing.T) {
 		"dribble":        {Fault{Dribble: time.Millisecond}, tcp(1, good), ser(1, good)},
 		"dead":           {Fault{Dead: true}, []byte{}, []byte{}},
 	} {
-		t.Run(name, func(t *testing.T) {
-			for _, l := range []struct {
-				listen           func(*Server) (string, error)
-				ask, well, wrong []byte
-			}{{overTCP, tcp(1, question), tcp(1, good), c.tcp}, {overRTU, ser(1, question), ser(1, good), c.rtu}} {
-				if l.wrong == nil {
-					continue
-				}
-				_, u, m := faulty(t, l.listen)
-				u.FaultOnce(c.fault)
-				send(t, m, l.ask)
-				expect(t, m, l.wrong)
-				silent(t, m)
-				send(t, m, l.ask)
-				expect(t, m, l.well)
+		for _, l := range []struct {
+			mode             string
+			ask, well, wrong []byte
+		}{{MBAP, tcp(1, question), tcp(1, good), c.tcp}, {RTU, ser(1, question), ser(1, good), c.rtu}} {
+			if l.wrong == nil {
+				continue
 			}
-		})
+			t.Run(name+" "+l.mode, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					_, u, m := faulty(t, l.mode)
+					u.FaultOnce(c.fault)
+					send(t, m, l.ask)
+					expect(t, m, l.wrong)
+					silent(t, m)
+					send(t, m, l.ask)
+					expect(t, m, l.well)
+				})
+			})
+		}
 	}
 }
 
 func TestShortAndLongBits(t *testing.T) {
-	_, u, m := faulty(t, overTCP)
+	_, u, m := faulty(t, MBAP)
 	u.Fault(Fault{Short: 1}, Fault{Long: 1}, Fault{Long: 300})
 	send(t, m, tcp(1, "01 0000 0009"))
 	expect(t, m, tcp(1, "01 01 00"))
@@ -86,18 +88,22 @@ func TestShortAndLongBits(t *testing.T) {
 }
 
 func TestDribbleTakesItsTime(t *testing.T) {
-	_, u, m := faulty(t, overTCP)
-	u.Fault(Fault{Dribble: 5 * time.Millisecond})
-	begin := time.Now()
-	send(t, m, tcp(1, question))
-	expect(t, m, tcp(1, good))
-	if d := time.Since(begin); d < time.Duration(len(tcp(1, good))-1)*5*time.Millisecond {
-		t.Errorf("was there after %s", d)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		_, u, m := faulty(t, MBAP)
+		u.Fault(Fault{Dribble: 5 * time.Millisecond})
+		begin := time.Now()
+		send(t, m, tcp(1, question))
+		for i, x := range tcp(1, good) {
+			expect(t, m, []byte{x})
+			if d := time.Since(begin); d != time.Duration(i)*5*time.Millisecond {
+				t.Fatalf("byte %d after %s", i, d)
+			}
+		}
+	})
 }
 
 func TestStaleRepeatsTheAnswerBefore(t *testing.T) {
-	_, u, m := faulty(t, overTCP)
+	_, u, m := faulty(t, MBAP)
 	u.FaultOnce(Fault{}, Fault{Stale: true})
 	first := mbap{}.wrap(nil, frame{1, 40, unhex("03 02 0001")})
 	send(t, m, mbap{}.wrap(nil, frame{1, 40, reads(0, 1)}))
@@ -110,29 +116,50 @@ func TestStaleRepeatsTheAnswerBefore(t *testing.T) {
 
 // A late answer comes after that to the request made in the meantime.
 func TestLateAnswerComesInBetween(t *testing.T) {
-	for network, listen := range map[string]func(*Server) (string, error){"tcp": overTCP, "udp": (*Server).ListenUDP} {
-		s := plant(t)
-		s.Unit(1).SetHolding(0, 1, 2)
-		m := want(net.Dial(network, want(listen(s))(t)))(t)
-		t.Cleanup(func() { _ = m.Close() })
-		s.Unit(1).FaultOnce(Fault{Late: 30 * time.Millisecond})
+	synctest.Test(t, func(t *testing.T) {
+		_, u, m := faulty(t, MBAP)
+		u.FaultOnce(Fault{Late: time.Second})
+		begin := time.Now()
 		send(t, m, mbap{}.wrap(nil, frame{1, 1, reads(0, 1)}))
 		send(t, m, mbap{}.wrap(nil, frame{1, 2, reads(1, 1)}))
 		expect(t, m, mbap{}.wrap(nil, frame{1, 2, unhex("03 02 0002")}))
+		if d := time.Since(begin); d != 0 {
+			t.Errorf("the other one waited for %s", d)
+		}
 		expect(t, m, mbap{}.wrap(nil, frame{1, 1, unhex("03 02 0001")}))
-	}
+		if d := time.Since(begin); d != time.Second {
+			t.Errorf("the late one came after %s", d)
+		}
+		u.FaultOnce(Fault{Stale: true}) // it is not what comes once more
+		send(t, m, mbap{}.wrap(nil, frame{1, 3, reads(1, 1)}))
+		expect(t, m, mbap{}.wrap(nil, frame{1, 2, unhex("03 02 0002")}))
+	})
+}
+
+func TestLateDatagram(t *testing.T) {
+	s := plant(t)
+	s.Unit(1).SetHolding(0, 1)
+	m := want(net.Dial("udp", want(s.ListenUDP())(t)))(t)
+	defer m.Close()
+	s.Unit(1).FaultOnce(Fault{Late: time.Millisecond})
+	send(t, m, tcp(1, "03 0000 0001"))
+	expect(t, m, tcp(1, "03 02 0001"))
 }
 
 func TestDelayHoldsTheLine(t *testing.T) {
-	s, u, m := faulty(t, overTCP)
-	s.Unit(2)
-	u.FaultOnce(Fault{Delay: 30 * time.Millisecond})
-	begin := time.Now()
-	send(t, m, append(tcp(1, question), tcp(2, "03 0000 0001")...))
-	expect(t, m, append(tcp(1, good), tcp(2, "03 02 0000")...))
-	if d := time.Since(begin); d < 30*time.Millisecond {
-		t.Errorf("after %s", d)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		s, u, m := faulty(t, MBAP)
+		s.Unit(2)
+		u.FaultOnce(Fault{Delay: time.Minute})
+		begin := time.Now()
+		send(t, m, append(tcp(1, question), tcp(2, "03 0000 0001")...))
+		_ = m.SetReadDeadline(time.Time{})
+		var first [1]byte
+		if _, err := m.Read(first[:]); err != nil || time.Since(begin) != time.Minute {
+			t.Errorf("after %s: %v", time.Since(begin), err)
+		}
+		expect(t, m, append(tcp(1, good), tcp(2, "03 02 0000")...)[1:])
+	})
 }
 
 // A run of wrong bits is never taken for a good answer: RTU and ASCII have
@@ -167,7 +194,7 @@ func TestGarbleIsAlwaysSeen(t *testing.T) {
 }
 
 func TestGarbledAnswer(t *testing.T) {
-	_, u, m := faulty(t, overRTU)
+	_, u, m := faulty(t, RTU)
 	u.FaultOnce(Fault{Garble: 3})
 	send(t, m, ser(1, question))
 	got := make([]byte, len(ser(1, good)))
@@ -182,7 +209,7 @@ func TestCutFaults(t *testing.T) {
 		fault Fault
 		want  []byte
 	}{{Fault{Cut: true}, nil}, {Fault{CutAfter: 4}, tcp(1, good)[:4]}, {Fault{CutAfter: 99}, tcp(1, good)}} {
-		_, u, m := faulty(t, overTCP)
+		_, u, m := faulty(t, MBAP)
 		u.FaultOnce(f.fault)
 		send(t, m, tcp(1, question))
 		_ = m.SetReadDeadline(time.Now().Add(limit))
@@ -195,7 +222,7 @@ func TestCutFaults(t *testing.T) {
 // Scripts: in order, over and over or once, chosen by a function; the unit's
 // goes before the plant's.
 func TestScripts(t *testing.T) {
-	s, u, m := faulty(t, overTCP)
+	s, u, m := faulty(t, MBAP)
 	next := func(want string) {
 		t.Helper()
 		ask(t, m, 1, question, want)
@@ -236,7 +263,7 @@ func TestScripts(t *testing.T) {
 }
 
 func TestCloseEndsWhatIsLateAndHeld(t *testing.T) {
-	s, u, m := faulty(t, overTCP)
+	s, u, m := faulty(t, MBAP)
 	u.FaultOnce(Fault{Late: time.Hour}, Fault{Delay: time.Hour})
 	send(t, m, append(tcp(1, question), tcp(1, question)...))
 	d := want(net.Dial("udp", want(s.ListenUDP())(t)))(t)

@@ -3,6 +3,8 @@ package modbustest
 import (
 	"bytes"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // The vectors are those of the standards and of well-known manuals, not made
@@ -105,22 +107,51 @@ func TestASCIIBeginsAnewAtAColon(t *testing.T) {
 // A slave on a serial line takes nothing after a broken frame until the line
 // was silent: the good request in the same breath is lost, the next is not.
 func TestRTUWaitsForSilenceAfterABrokenRequest(t *testing.T) {
-	s := plant(t)
-	s.Unit(1)
-	c := dial(t, want(s.ListenRTUOverTCP())(t))
-	bad := ser(1, "03 0000 0001")
-	bad[3] ^= 1
-	send(t, c, append(bad, ser(1, "03 0000 0001")...))
-	silent(t, c)
-	send(t, c, ser(1, "03 0000 0001"))
-	expect(t, c, ser(1, "03 02 0000"))
-	send(t, c, ser(1, "03 0000 0001")[:5]) // and half a request is forgotten
-	silent(t, c)
-	send(t, c, ser(1, "03 0000 0001"))
-	expect(t, c, ser(1, "03 02 0000"))
-	if n := s.Counters(); n.Broken != 2 || n.Requests != 2 {
-		t.Errorf("counted %+v", n)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		s := plant(t)
+		s.Unit(1)
+		c := s.Pipe(RTU)
+		bad := ser(1, "03 0000 0001")
+		bad[3] ^= 1
+		send(t, c, append(bad, ser(1, "03 0000 0001")...))
+		time.Sleep(stillness - 1)
+		send(t, c, ser(1, "03 0000 0001")) // still in the same breath
+		silent(t, c)
+		send(t, c, ser(1, "03 0000 0001"))
+		expect(t, c, ser(1, "03 02 0000"))
+		send(t, c, ser(1, "03 0000 0001")[:5]) // and half a request is forgotten
+		silent(t, c)
+		send(t, c, ser(1, "03 0000 0001"))
+		expect(t, c, ser(1, "03 02 0000"))
+		send(t, c, ser(1, "03 0000 0001")[:5]) // in two pieces, quickly, it is not
+		time.Sleep(stillness / 2)
+		send(t, c, ser(1, "03 0000 0001")[5:])
+		expect(t, c, ser(1, "03 02 0000"))
+		if n := s.Counters(); n.Broken != 2 || n.Requests != 3 {
+			t.Errorf("counted %+v", n)
+		}
+	})
+}
+
+func TestASCIIMayPauseForASecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := plant(t)
+		s.Unit(0x11)
+		c := s.Pipe(ASCII)
+		request := []byte(":1103006B00037E\r\n")
+		answer := (&ascii{}).wrap(nil, frame{unit: 0x11, pdu: unhex("03 06 0000 0000 0000")})
+		for i := range request {
+			send(t, c, request[i:i+1])
+			time.Sleep(900 * time.Millisecond)
+		}
+		expect(t, c, answer)
+		send(t, c, request[:9])
+		time.Sleep(1100 * time.Millisecond)
+		send(t, c, request[9:])
+		silent(t, c)
+		send(t, c, request)
+		expect(t, c, answer)
+	})
 }
 
 func TestUnknownFunctionOverRTU(t *testing.T) {

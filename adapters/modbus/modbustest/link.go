@@ -8,8 +8,9 @@ import (
 	"time"
 )
 
-// stillness is how long a stream without a speed must be silent for an
-// unfinished request to have ended.
+// stillness is how long an RTU line must be silent for an unfinished request to
+// have ended. The standard has 3.5 characters, which no process can tell from
+// being woken late.
 const stillness = 20 * time.Millisecond
 
 // wire is what a link reads and writes: a connection, one datagram, a pty.
@@ -62,41 +63,68 @@ func (l *link) run() {
 	defer l.s.leave(l)
 	defer l.close()
 	var buf [maxASCII + mbapHeader]byte
-	have, deaf, timed := 0, false, false
+	have, deaf := 0, false
+	var silence time.Duration // that ends what has begun; 0: none does
+	var last time.Time        // something was heard
 	for {
 		n, err := l.wire.Read(buf[have:])
+		late := errors.Is(err, os.ErrDeadlineExceeded)
+		if err != nil && !late {
+			return
+		}
+		// A busy machine may wake us by bytes that came after the deadline.
+		if silence > 0 && (late || time.Since(last) >= silence) {
+			if rest, _ := l.take(buf[:have], true); rest < 0 {
+				return
+			}
+			copy(buf[:], buf[have:have+n])
+			have, deaf = 0, l.crashed()
+		}
 		if n > 0 {
 			l.heard(buf[have:have+n], have == 0)
 		}
-		ended := errors.Is(err, os.ErrDeadlineExceeded)
-		if err != nil && !ended {
-			return
-		}
-		if ended {
-			deaf = false
-		}
-		rest, ok := 0, true
-		if !deaf { // after a broken request a slave waits for silence
-			have += n
-			if rest, ok = l.take(buf[:have], ended); rest < 0 {
+		if n > 0 && !deaf { // after a broken request a slave waits for silence
+			rest, ok := l.take(buf[:have+n], false)
+			if rest < 0 {
 				return
 			}
-			deaf = (!ok || l.collided) && !ended && !l.mbap
-			l.collided = false
-			have = copy(buf[:], buf[have-rest:have])
+			deaf = l.crashed() || !ok
+			have = copy(buf[:], buf[have+n-rest:have+n])
 		}
 		if l.pace != nil && have == 0 {
 			l.pace.hearing.Store(false)
 		}
-		switch {
-		case !l.mbap && (have > 0 || deaf): // a stream with lengths in it may pause
-			_ = l.wire.SetReadDeadline(time.Now().Add(stillness))
-			timed = true
-		case timed:
+		before := silence
+		if silence = l.silence(have, deaf); silence > 0 {
+			last = time.Now()
+			_ = l.wire.SetReadDeadline(last.Add(silence))
+		} else if before > 0 {
 			_ = l.wire.SetReadDeadline(time.Time{})
-			timed = false
 		}
 	}
+}
+
+// silence is what ends a request of which there are so many bytes, or the
+// deafness after a broken one. A stream with lengths in it may pause for as
+// long as it likes, one in ASCII for a second (serial line section 2.5.2.1).
+func (l *link) silence(have int, deaf bool) time.Duration {
+	_, isASCII := l.framing.(*ascii)
+	switch {
+	case deaf:
+		return stillness
+	case have == 0 || l.mbap:
+		return 0
+	case isASCII:
+		return time.Second
+	}
+	return stillness
+}
+
+// crashed reports, once, that something was sent while an answer was on the line.
+func (l *link) crashed() bool {
+	was := l.collided
+	l.collided = false
+	return was
 }
 
 // heard is called for all that comes in.
@@ -125,9 +153,8 @@ func (l *link) take(b []byte, ended bool) (rest int, ok bool) {
 			if l.mbap {
 				return -1, false // messaging section 4.4.2.2: the stream is lost
 			}
-			if _, isASCII := l.framing.(*ascii); !isASCII {
-				ok = false
-			}
+			_, isASCII := l.framing.(*ascii) // there a colon begins anew
+			ok = ok && isASCII
 			b = b[n:]
 			continue
 		}

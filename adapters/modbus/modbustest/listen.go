@@ -124,27 +124,6 @@ func (s *Server) stream(at string, tc *tls.Config, frames func() framing) (strin
 	return lis.Addr().String(), nil
 }
 
-// MBAP names the framing of Modbus/TCP, for Pipe.
-const MBAP = "mbap"
-
-// Pipe returns the master's end of a line within this process, in the framing
-// MBAP, RTU or ASCII. It knows no addresses and no waiting by the system, so
-// that it can be used in a bubble of testing/synctest.
-func (s *Server) Pipe(mode string) net.Conn {
-	master, slave := net.Pipe()
-	f := newMBAP()
-	switch mode {
-	case RTU:
-		f = newRTU()
-	case ASCII:
-		f = newASCII()
-	}
-	if l := newLink(s, slave, f); !s.admit(l) {
-		l.close()
-	}
-	return master
-}
-
 // admit serves a connection, unless it must not.
 func (s *Server) admit(l *link) bool {
 	l.counted = true

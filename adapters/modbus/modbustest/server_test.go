@@ -229,6 +229,7 @@ func TestBrokenMBAPEndsTheConnection(t *testing.T) {
 	}
 }
 
+// The time of a bubble is exact.
 func TestPipeInABubble(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := plant(t)
