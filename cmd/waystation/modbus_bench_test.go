@@ -105,7 +105,6 @@ func modbusBenchConfig(b *testing.B, p *simPlant, load modbusLoad) string {
 	text.WriteString(`gateway: {id: test-gateway}
 buffer: {dir: ./queue, max_bytes: 2GiB}
 http: {listen: "127.0.0.1:0"}
-log: {level: warn}
 sinks:
   - {name: centre, type: kafka, brokers: ["127.0.0.1:1"], topic: "test.{source}"}
 sources:
@@ -191,7 +190,7 @@ const (
 // 115,200 baud lets it, and states how much of the line's time is used: by
 // characters alone, and with the silences of the standard.
 func BenchmarkModbusSerial(b *testing.B) {
-	got := pollPlant(b, plantSpec{Slaves: 1, Baud: 115200}, modbusLoad{registers: 125, every: 20 * time.Millisecond, options: serialOptions})
+	got := pollPlant(b, plantSpec{Slaves: 1, Baud: 115200}, modbusLoad{registers: 125, every: time.Millisecond, options: serialOptions})
 	chars := time.Duration(rtuWithReads+2*125) * rtuCharBits * time.Second / 115200
 	polls := float64(got.polls)
 	b.ReportMetric(polls/got.took.Seconds(), "polls/s")
