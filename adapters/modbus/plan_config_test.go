@@ -62,6 +62,9 @@ func TestPlanFindings(t *testing.T) {
 		{"all groups matter", lineOf(rtu, 4, 80, 500*time.Millisecond), func(c *Config) {
 			c.Profile.Groups = append(c.Profile.Groups, Group{Name: "more", Every: time.Second, Points: []Point{{Name: "y", Count: 80}}})
 		}, []string{"fail", "every: 1.9s for all, 3.7s for more; or"}, nil},
+		{"many little groups", lineOf(rtu, 30, 20, time.Second), nil, []string{"fail", "busy 221 %", "-> every: 3.2s; or"}, nil},
+		{"one device is too much for a line", lineOf(rtu, 2, 80, 260*time.Millisecond), nil, []string{"fail"}, []string{"lines with"}},
+		{"no time-out would do", lineOf(rtu, 2, 120, 500*time.Millisecond), nil, []string{"its polls will be late -> a line of its own"}, []string{"timeout: "}},
 		{"sunspec", lineOf(rtu, 1, 1, time.Second), func(c *Config) { c.Profile.SunSpec = &SunSpec{} }, []string{"warn device s: its SunSpec models are found on the device itself"}, nil},
 		{"not one request", lineOf(rtu, 1, 20, time.Second), func(c *Config) {
 			c.Profile.Groups[0].Points[0].Table = "holding"
@@ -115,5 +118,36 @@ func TestAdviceHolds(t *testing.T) {
 				t.Errorf("%d devices every %s, after %s: %s", n, every, said, got)
 			}
 		}
+	}
+}
+
+// TestPlanLines: the devices are shared out as well as can be, the largest first.
+func TestPlanLines(t *testing.T) {
+	l := &linePlan{}
+	for i, ms := range []int{200, 500, 200, 500} {
+		l.groups = append(l.groups, plannedGroup{device: &Device{Name: fmt.Sprint(i)}, every: time.Second, time: time.Duration(ms) * time.Millisecond})
+	}
+	if n := l.lines(); n != 2 {
+		t.Errorf("%d lines", n)
+	}
+}
+
+// TestPlanVain counts what is read for nothing, whatever lies in one another.
+func TestPlanVain(t *testing.T) {
+	p, err := newPoll([]span{{readInput, 0, 10}, {readInput, 2, 1}, {readInput, 3, 9}, {readInput, 14, 1}}, &Limits{}, nil)
+	if err != nil || len(p.plan) != 1 || p.plan[0].vain() != 2 {
+		t.Errorf("%v, %v", p, err)
+	}
+	if p, err = newPoll([]span{{readInput, 0, 10}, {readInput, 2, 1}, {readInput, 12, 1}}, &Limits{}, nil); err != nil || p.plan[0].vain() != 2 {
+		t.Errorf("%v, %v", p, err)
+	}
+}
+
+// TestPlanOfSunSpec: a device whose models are found on it has no tables yet.
+func TestPlanOfSunSpec(t *testing.T) {
+	c := defaults()
+	c.URL, c.Profile = "tcp://h:502", &Profile{SunSpec: &SunSpec{}}
+	if p := c.Plan(gateway.Env{Name: "sun"}); len(p.Tables) != 0 || len(p.Findings) != 1 {
+		t.Errorf("%v", p)
 	}
 }
