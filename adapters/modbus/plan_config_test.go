@@ -31,15 +31,18 @@ func findings(c *Config) string {
 	return b.String()
 }
 
-func TestPlanFindings(t *testing.T) {
+// advice is what a plan must say, and what it must not.
+type advice struct {
+	name    string
+	c       *Config
+	set     func(*Config)
+	want    []string
+	wantNot []string
+}
+
+func advices() []advice {
 	const rtu = "rtu:///dev/x"
-	for _, tc := range []struct {
-		name    string
-		c       *Config
-		set     func(*Config)
-		want    []string
-		wantNot []string
-	}{
+	return []advice{
 		{"fits", lineOf(rtu, 2, 20, 2*time.Second), nil, []string{"ok line " + rtu + ": busy 7.4 % of the time"}, []string{"warn", "fail"}},
 		{"nearly full", lineOf(rtu, 4, 80, time.Second), nil, []string{"warn line " + rtu + ": busy 84 % of the time: little is left", "every: 1.3s; or serial.baud: 19200, set on every device too (43 % busy); or 2 lines with"}, []string{"fail"}},
 		{"too full", lineOf(rtu, 8, 80, time.Second), nil, []string{"fail line " + rtu + ": busy 169 % of the time: polls will be skipped -> every: 2.5s; or serial.baud: 38400", "or 3 lines with"}, nil},
@@ -72,7 +75,11 @@ func TestPlanFindings(t *testing.T) {
 			c.Profile.Groups[0].Select = &Select{Values: []uint16{1}}
 			c.Profile.Limits.Forbidden = []Range{{"holding", 22, 22}}
 		}, []string{"fail device s group all: ", "in one request"}, nil},
-	} {
+	}
+}
+
+func TestPlanFindings(t *testing.T) {
+	for _, tc := range advices() {
 		t.Run(tc.name, func(t *testing.T) {
 			if len(tc.c.Devices) == 1 {
 				tc.c.Devices = nil
