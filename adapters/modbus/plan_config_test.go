@@ -31,15 +31,18 @@ func findings(c *Config) string {
 	return b.String()
 }
 
-func TestPlanFindings(t *testing.T) {
+// advice is what a plan must say, and what it must not.
+type advice struct {
+	name    string
+	c       *Config
+	set     func(*Config)
+	want    []string
+	wantNot []string
+}
+
+func advices() []advice {
 	const rtu = "rtu:///dev/x"
-	for _, tc := range []struct {
-		name    string
-		c       *Config
-		set     func(*Config)
-		want    []string
-		wantNot []string
-	}{
+	return []advice{
 		{"fits", lineOf(rtu, 2, 20, 2*time.Second), nil, []string{"ok line " + rtu + ": busy 7.4 % of the time"}, []string{"warn", "fail"}},
 		{"nearly full", lineOf(rtu, 4, 80, time.Second), nil, []string{"warn line " + rtu + ": busy 84 % of the time: little is left", "every: 1.3s; or serial.baud: 19200, set on every device too (43 % busy); or 2 lines with"}, []string{"fail"}},
 		{"too full", lineOf(rtu, 8, 80, time.Second), nil, []string{"fail line " + rtu + ": busy 169 % of the time: polls will be skipped -> every: 2.5s; or serial.baud: 38400", "or 3 lines with"}, nil},
@@ -62,6 +65,9 @@ func TestPlanFindings(t *testing.T) {
 		{"all groups matter", lineOf(rtu, 4, 80, 500*time.Millisecond), func(c *Config) {
 			c.Profile.Groups = append(c.Profile.Groups, Group{Name: "more", Every: time.Second, Points: []Point{{Name: "y", Count: 80}}})
 		}, []string{"fail", "every: 1.9s for all, 3.7s for more; or"}, nil},
+		{"many little groups", lineOf(rtu, 30, 20, time.Second), nil, []string{"fail", "busy 221 %", "-> every: 3.2s; or"}, nil},
+		{"one device is too much for a line", lineOf(rtu, 2, 80, 260*time.Millisecond), nil, []string{"fail"}, []string{"lines with"}},
+		{"no time-out would do", lineOf(rtu, 2, 120, 500*time.Millisecond), nil, []string{"its polls will be late -> a line of its own"}, []string{"timeout: "}},
 		{"sunspec", lineOf(rtu, 1, 1, time.Second), func(c *Config) { c.Profile.SunSpec = &SunSpec{} }, []string{"warn device s: its SunSpec models are found on the device itself"}, nil},
 		{"not one request", lineOf(rtu, 1, 20, time.Second), func(c *Config) {
 			c.Profile.Groups[0].Points[0].Table = "holding"
@@ -69,7 +75,11 @@ func TestPlanFindings(t *testing.T) {
 			c.Profile.Groups[0].Select = &Select{Values: []uint16{1}}
 			c.Profile.Limits.Forbidden = []Range{{"holding", 22, 22}}
 		}, []string{"fail device s group all: ", "in one request"}, nil},
-	} {
+	}
+}
+
+func TestPlanFindings(t *testing.T) {
+	for _, tc := range advices() {
 		t.Run(tc.name, func(t *testing.T) {
 			if len(tc.c.Devices) == 1 {
 				tc.c.Devices = nil
@@ -115,5 +125,36 @@ func TestAdviceHolds(t *testing.T) {
 				t.Errorf("%d devices every %s, after %s: %s", n, every, said, got)
 			}
 		}
+	}
+}
+
+// TestPlanLines: the devices are shared out as well as can be, the largest first.
+func TestPlanLines(t *testing.T) {
+	l := &linePlan{}
+	for i, ms := range []int{200, 500, 200, 500} {
+		l.groups = append(l.groups, plannedGroup{device: &Device{Name: fmt.Sprint(i)}, every: time.Second, time: time.Duration(ms) * time.Millisecond})
+	}
+	if n := l.lines(); n != 2 {
+		t.Errorf("%d lines", n)
+	}
+}
+
+// TestPlanVain counts what is read for nothing, whatever lies in one another.
+func TestPlanVain(t *testing.T) {
+	p, err := newPoll([]span{{readInput, 0, 10}, {readInput, 2, 1}, {readInput, 3, 9}, {readInput, 14, 1}}, &Limits{}, nil)
+	if err != nil || len(p.plan) != 1 || p.plan[0].vain() != 2 {
+		t.Errorf("%v, %v", p, err)
+	}
+	if p, err = newPoll([]span{{readInput, 0, 10}, {readInput, 2, 1}, {readInput, 12, 1}}, &Limits{}, nil); err != nil || p.plan[0].vain() != 2 {
+		t.Errorf("%v, %v", p, err)
+	}
+}
+
+// TestPlanOfSunSpec: a device whose models are found on it has no tables yet.
+func TestPlanOfSunSpec(t *testing.T) {
+	c := defaults()
+	c.URL, c.Profile = "tcp://h:502", &Profile{SunSpec: &SunSpec{}}
+	if p := c.Plan(gateway.Env{Name: "sun"}); len(p.Tables) != 0 || len(p.Findings) != 1 {
+		t.Errorf("%v", p)
 	}
 }

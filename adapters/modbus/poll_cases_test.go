@@ -52,7 +52,7 @@ func TestPollCost(t *testing.T) {
 		{"a limit of 100, by exception 3", row(125), fakeUnit{limit: 100, code: 3}, 1, 7, 2, 0},
 		{"a gap", append(row(20), span{readHolding, 25, 2}, span{readHolding, 27, 4}), fakeUnit{limit: 125, bad: map[int]bool{23: true}}, 1, 7, 2, 0},
 		{"an area of 40", row(125), fakeUnit{limit: 125, bad: area(50, 90)}, 12, 80, 2, 40},
-		{"an area, and a register far behind", row(125), fakeUnit{limit: 125, bad: map[int]bool{0: true, 1: true, 2: true, 100: true}}, 3, 17, 2, 4},
+		{"an area, and registers far behind", row(125), fakeUnit{limit: 125, bad: map[int]bool{0: true, 1: true, 60: true, 100: true}}, 3, 19, 3, 4},
 		{"a register by exception 1", row(125), fakeUnit{limit: 125, bad: map[int]bool{0: true}, code: 1}, 1, 2, 1, 1},
 		{"a function it does not know", row(125), fakeUnit{limit: 0, code: 1}, 16, 126, 0, 125},
 	} {

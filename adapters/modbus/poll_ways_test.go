@@ -193,3 +193,27 @@ func TestPollHeldTogether(t *testing.T) {
 		t.Errorf("asked %q, want %q", got, want)
 	}
 }
+
+// TestPollShortAnswers: each of them ends a run, and yet the map is learned.
+func TestPollShortAnswers(t *testing.T) {
+	p, _ := pollOf(t, row(20), &Limits{})
+	u := &fakeUnit{limit: 125, cut: true, bad: map[int]bool{0: true, 10: true}}
+	if n := settle(t, p, u, 20); n != 8 || len(p.heldOff()) != 2 || len(p.plan) != 2 {
+		t.Errorf("%d runs, held off %v, plan %v", n, p.heldOff(), p.blocks())
+	}
+
+	// Also when it comes for what a refusal has left unread.
+	p, _ = pollOf(t, row(20), &Limits{})
+	u = &fakeUnit{limit: 125, bad: map[int]bool{0: true}}
+	cut := &lengthError{"holding 1+19", 0, 38}
+	u.fail = func(q *request) error {
+		if q.address == 1 {
+			return cut
+		}
+		return nil
+	}
+	_, err := p.run(context.Background(), u.ask)
+	if last := u.asked[len(u.asked)-1]; err != cut || last.String() != "holding 1+19" {
+		t.Errorf("%v after %v", err, u.asked)
+	}
+}

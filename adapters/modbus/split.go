@@ -64,9 +64,10 @@ func (p *poll) ask(ctx context.Context, ask asker, e *entry) (outcome, error) {
 }
 
 // judge says what an error means. A short answer is how some devices refuse
-// what they do not have, or more than they give at once. Function 23 is not learned from: it may be
-// what is written that the device refuses. Of a FIFO queue, illegal value means
-// that there is more in it than fits the answer (section 6.18).
+// what they do not have, or more than they give at once. Function 23 is not
+// learned from: it may be what is written that the device refuses. Of a FIFO
+// queue, illegal value means that there is more in it than fits the answer
+// (section 6.18).
 func (t *table) judge(err error) outcome {
 	var cut *lengthError
 	short := errors.As(err, &cut) && cut.got < cut.want

@@ -10,6 +10,7 @@ const (
 	assumedTurn  = 5 * time.Millisecond // from a request to its answer within a device on a serial line: makers say 1 to 50 ms
 	assumedTrip  = 5 * time.Millisecond // from a request to its answer on a network
 	assumedIdent = 64                   // bytes of an answer to who are you
+	mbapSize     = 7                    // MODBUS Messaging on TCP/IP V1.0b section 3.1.3
 	tcpHeaders   = 40                   // IPv4 and TCP, RFC 791 and 9293
 	udpHeaders   = 28                   // IPv4 and UDP, RFC 768
 	tlsRecord    = 22                   // header, content type and tag of AES-GCM, RFC 8446 section 5.2
@@ -62,7 +63,7 @@ func (k carrier) characters(pdu int) int {
 	case k.serial: // address and CRC
 		return 1 + pdu + 2
 	}
-	return mbapHeader + pdu
+	return mbapSize + pdu
 }
 
 // bytes returns what a request and its answer have on the line together.
