@@ -302,7 +302,7 @@ func (l *link) send(b []byte, fault *Fault, late bool) bool {
 		l.close()
 		return false
 	}
-	if ok && !late && !fault.Stale {
+	if ok && !late {
 		l.previous = append(l.previous[:0], b...)
 	}
 	return ok
