@@ -217,6 +217,7 @@ func TestCableLateAnswers(t *testing.T) {
 		// The late answer begins 37 ms + 130 ms after the beginning.
 		"in an answer":      {Fault{Late: 130 * time.Millisecond}, 60 * time.Millisecond, 20, false, 2},
 		"in a request":      {Fault{Late: 60 * time.Millisecond}, 80 * time.Millisecond, 1, false, 2},
+		"all in a request":  {Fault{Late: 35 * time.Millisecond}, 70 * time.Millisecond, 1, false, 2},
 		"an answer into it": {Fault{Late: 130 * time.Millisecond}, 110 * time.Millisecond, 1, false, 2},
 		"after":             {Fault{Late: 150 * time.Millisecond}, 60 * time.Millisecond, 1, true, 0},
 		"delay is late":     {Fault{Delay: 150 * time.Millisecond}, 60 * time.Millisecond, 1, true, 0},
