@@ -35,6 +35,7 @@ func TestModbusConfigFaultsHavePlaces(t *testing.T) {
 		"no place":          {"    pty: port\n", "", "give listen: (an address) or pty:"},
 		"not loopback":      {"127.0.0.1:0", "0.0.0.0:502", "plant.yaml:3:13: must be a loopback address"},
 		"same name":         {"name: port", "name: hall", `plant.yaml:14:11: two lines are named "hall"`},
+		"same place":        {"pty: port\n    baud: 9600", "listen: 127.0.0.1:0\n  - name: again\n    pty: here\n    units: [{}]\n  - name: third\n    pty: here", "two lines are at "},
 		"no name":           {"name: port", "mode: rtu", "a line needs a name"},
 		"mode":              {"gateway_timeout: 10ms", "mode: rtu", `plant.yaml:4:11: "rtu" is none of tcp, udp, rtu+tcp, ascii+tcp, rtu+udp`},
 		"pty mode":          {"baud: 9600", "mode: tcp", `plant.yaml:16:11: "tcp" is none of rtu, ascii`},

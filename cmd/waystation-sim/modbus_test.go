@@ -226,6 +226,46 @@ func TestModbusCutBySchedule(t *testing.T) {
 	})
 }
 
+// What a line is told reaches its server.
+func TestModbusOptionsOfALine(t *testing.T) {
+	cfg, err := parseConfig("p", []byte(`modbus:
+  - name: hall
+    listen: 127.0.0.1:0
+    max_connections: 1
+    units: [{words: 10}, {unit: 2, faults: [{kind: exception, code: 6}]}]
+    faults: [{kind: exception, code: 4, one_in: 2}]
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := startPlant(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := strings.TrimPrefix(p.addresses().Modbus["hall"], "tcp://")
+	c := dialModbus(t, addr)
+	for i, want := range [][]byte{{0x83, 3}, {0x83, 4}, {0x83, 3}, {0x83, 4}} {
+		if got := ask(t, c, 1, 3, 0, 0, 0, 11); !bytes.Equal(got, want) {
+			t.Errorf("request %d: % x, want % x", i, got, want)
+		}
+	}
+	if got := ask(t, c, 2, 3, 0, 0, 0, 1); !bytes.Equal(got, []byte{0x83, 6}) {
+		t.Errorf("unit 2: % x", got)
+	}
+	other := dialModbus(t, addr)
+	_ = other.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if _, err := other.Read(make([]byte, 1)); err == nil || os.IsTimeout(err) {
+		t.Errorf("a second connection: %v", err)
+	}
+	if err := p.close(); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := net.Dial("tcp", addr); err == nil {
+		_ = c.Close()
+		t.Error("a closed plant still listens")
+	}
+}
+
 func TestModbusLineThatCannotOpen(t *testing.T) {
 	cfg, err := parseConfig("p", []byte(strings.Replace(runModbus, "listen: 127.0.0.1:0", "pty: /no/such/folder/port", 1)+"\n"))
 	if err == nil || !strings.Contains(err.Error(), "gateway_timeout") {

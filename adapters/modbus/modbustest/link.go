@@ -51,10 +51,10 @@ func newLink(s *Server, w wire, f framing) *link {
 func (l *link) close() {
 	l.once.Do(func() {
 		close(l.done)
-		_ = l.wire.Close()
-		if l.ended != nil {
+		if l.ended != nil { // first: who sees the line end finds it so
 			l.ended()
 		}
+		_ = l.wire.Close()
 	})
 }
 
@@ -302,7 +302,7 @@ func (l *link) send(b []byte, fault *Fault, late bool) bool {
 		l.close()
 		return false
 	}
-	if ok && !late && !fault.Stale {
+	if ok && !late {
 		l.previous = append(l.previous[:0], b...)
 	}
 	return ok

@@ -19,7 +19,7 @@ func TestPaceDoesNotAddUpItsErrors(t *testing.T) {
 	}{
 		"on time":            {0, ms(2), ms(2)},
 		"at once, 3 ms late": {3 * time.Millisecond, ms(4), ms(1)},
-		"never before it":    {3 * time.Millisecond, ms(3), ms(0)},
+		"never before it":    {3 * time.Millisecond, ms(2), ms(0)},
 		"much later":         {3 * time.Millisecond, ms(50), ms(50)},
 	} {
 		p := newPace(9600, rtuBits, nil)
@@ -65,6 +65,76 @@ func TestCableKeepsTheTimeOfItsSpeed(t *testing.T) {
 			}
 			s.Close()
 		}
+	})
+}
+
+// Each wake-up late by half a millisecond: ten polls are not five late, but one.
+func TestCableForgivesLateWakeUps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const late, polls = 500 * time.Microsecond, 10
+		s := plant(t)
+		s.Unit(1)
+		c := s.Cable(PTYOptions{Baud: 9600})
+		for l := range s.links {
+			l.pace.nap = func(d time.Duration) { time.Sleep(d + late) }
+		}
+		request, answer := rtu{}.wrap(nil, frame{unit: 1, pdu: reads(0, 20)}), ser(1, "03 28 "+zeros(20))
+		begin := time.Now()
+		for range polls {
+			send(t, c, request)
+			expect(t, c, answer)
+		}
+		if d, theory := time.Since(begin), polls*onLine(9600, len(request)+len(answer)); d != theory+late {
+			t.Errorf("took %s, a line needs %s", d, theory)
+		}
+	})
+}
+
+func TestCableWithADribblingUnit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := plant(t)
+		s.Unit(1).Fault(Fault{Dribble: 10 * time.Millisecond})
+		c := s.Cable(PTYOptions{Baud: 9600})
+		begin := time.Now()
+		send(t, c, ser(1, "03 0000 0001"))
+		expect(t, c, ser(1, "03 02 0000"))
+		if d, due := time.Since(begin), onLine(9600, 8)+7*10*time.Millisecond; d != due {
+			t.Errorf("took %s, not %s", d, due)
+		}
+	})
+}
+
+// Rubbish from a master does not stay on the line.
+func TestCableRubbishEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := plant(t)
+		s.Unit(1).Fault(Fault{Late: 300 * time.Millisecond})
+		c := s.Cable(PTYOptions{Baud: 2400})
+		send(t, c, ser(1, "03 0000 0001"))
+		time.Sleep(60 * time.Millisecond)
+		send(t, c, unhex("01 03 0000 0001 ffff"))
+		expect(t, c, ser(1, "03 02 0000"))
+	})
+}
+
+// tardy is a line whose deadlines never come first.
+type tardy struct{ *cable }
+
+func (tardy) SetReadDeadline(time.Time) error { return nil }
+
+// Silence counts although it was the next request that woke the server.
+func TestSilenceIsSeenByTheNextRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := plant(t)
+		s.Unit(1)
+		master, slave := newCable()
+		if !s.admit(newLink(s, tardy{slave}, rtu{})) {
+			t.Fatal("not admitted")
+		}
+		send(t, master, ser(1, "03 0000 0001")[:6])
+		time.Sleep(stillness + 1)
+		send(t, master, ser(1, "03 0000 0001"))
+		expect(t, master, ser(1, "03 02 0000"))
 	})
 }
 
@@ -147,6 +217,7 @@ func TestCableLateAnswers(t *testing.T) {
 		// The late answer begins 37 ms + 130 ms after the beginning.
 		"in an answer":      {Fault{Late: 130 * time.Millisecond}, 60 * time.Millisecond, 20, false, 2},
 		"in a request":      {Fault{Late: 60 * time.Millisecond}, 80 * time.Millisecond, 1, false, 2},
+		"all in a request":  {Fault{Late: 35 * time.Millisecond}, 70 * time.Millisecond, 1, false, 2},
 		"an answer into it": {Fault{Late: 130 * time.Millisecond}, 110 * time.Millisecond, 1, false, 2},
 		"after":             {Fault{Late: 150 * time.Millisecond}, 60 * time.Millisecond, 1, true, 0},
 		"delay is late":     {Fault{Delay: 150 * time.Millisecond}, 60 * time.Millisecond, 1, true, 0},

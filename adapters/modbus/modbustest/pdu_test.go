@@ -65,6 +65,7 @@ func TestFunctions(t *testing.T) {
 		{"too short", "03 0000 00", "83 03"},
 		{"too long", "03 0000 0001 00", "83 03"},
 		{"nothing", "03", "83 03"},
+		{"write too long", "06 0001 0003 00", "86 03"},
 	} {
 		if got := reply(u, c.ask); got != nospace(c.want) {
 			t.Errorf("%s: %s answered with %s, want %s", c.name, c.ask, got, c.want)
@@ -156,6 +157,10 @@ func TestIdentity(t *testing.T) {
 		if got := reply(u, ask); got != nospace(want) {
 			t.Errorf("%s answered with %s\nwant %s", ask, got, nospace(want))
 		}
+	}
+	u.SetIdentity(map[byte]string{0: strings.Repeat("x", 300)}) // cut to what a PDU holds
+	if got := reply(u, "2b 0e 01 00"); got != "2b0e0181000001"+"00f4"+strings.Repeat("78", 244) {
+		t.Errorf("a long object: %s", got)
 	}
 	u.SetIdentity(map[byte]string{0: "a", 1: "b", 2: "c"})
 	if got := reply(u, "2b 0e 03 00"); !strings.HasPrefix(got, "2b0e0381") {

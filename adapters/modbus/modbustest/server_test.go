@@ -135,6 +135,9 @@ func TestUnitsThatAreNotThere(t *testing.T) {
 	if n := s.Counters(); n.Unknown != 2 || n.Exceptions != 2 {
 		t.Errorf("counted %+v", n)
 	}
+	serial := dial(t, want(s.ListenRTUOverTCP())(t)) // there a gateway says nothing
+	send(t, serial, ser(3, "03 0000 0001"))
+	silent(t, serial)
 	s.Gateway(-1)
 	send(t, c, tcp(2, "03 0000 0001"))
 	silent(t, c)
@@ -144,9 +147,13 @@ func TestBroadcastIsDoneByAllAndNotAnswered(t *testing.T) {
 	s := plant(t)
 	s.Unit(1)
 	s.Unit(2)
+	s.Unit(0)
 	c := dial(t, want(s.ListenRTUOverTCP())(t))
 	send(t, c, ser(0, "06 0005 0009"))
 	silent(t, c)
+	if s.Unit(0).Polls() != 0 {
+		t.Error("unit 0 is none on a serial line")
+	}
 	if s.Unit(1).Holding(5) != 9 || s.Unit(2).Holding(5) != 9 {
 		t.Error("not all units have done it")
 	}
@@ -188,6 +195,7 @@ func TestCutAndRestore(t *testing.T) {
 			t.Fatal("a cut server takes connections")
 		}
 		gone(t, s, 0)
+		closed(t, s.Pipe(MBAP))
 		if err := s.Restore(); err != nil {
 			t.Fatal(err)
 		}
@@ -250,4 +258,74 @@ func TestPipeInABubble(t *testing.T) {
 			_ = c.Close()
 		}
 	})
+}
+
+// Close comes back when nothing of the server runs any more.
+func TestCloseWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := New()
+		hold, ended := make(chan struct{}), make(chan struct{})
+		s.Unit(1).Compute(func(string, int) (uint16, bool) { <-hold; return 0, false })
+		send(t, s.Pipe(MBAP), tcp(1, "03 0000 0001"))
+		synctest.Wait()
+		go func() {
+			s.Close()
+			close(ended)
+		}()
+		synctest.Wait()
+		select {
+		case <-ended:
+			t.Error("closed while a request was served")
+		default:
+		}
+		close(hold)
+		<-ended
+	})
+}
+
+// A socket does not remember more masters than it must.
+func TestMastersOfASocketAreBounded(t *testing.T) {
+	s := plant(t)
+	s.Unit(1)
+	addr := want(s.ListenUDP())(t)
+	for range maxPeers + 10 {
+		c := want(net.Dial("udp", addr))(t)
+		send(t, c, tcp(1, "03 0000 0001"))
+		expect(t, c, tcp(1, "03 02 0000"))
+		_ = c.Close()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.links) > maxPeers {
+		t.Errorf("remembers %d", len(s.links))
+	}
+}
+
+func TestADatagramIsOneRequest(t *testing.T) {
+	s := plant(t)
+	s.Unit(1)
+	c := want(net.Dial("udp", want(s.ListenUDP())(t)))(t)
+	defer c.Close()
+	send(t, c, append(tcp(1, "03 0000 0001"), 0))
+	silent(t, c)
+	if n := s.Counters().Broken; n != 1 {
+		t.Errorf("%d broken", n)
+	}
+}
+
+func TestACableHoldsOnlySoMuch(t *testing.T) {
+	a, b := newCable()
+	for range 3 {
+		if n, err := a.Write(make([]byte, maxHeld-1)); n != maxHeld-1 || err != nil {
+			t.Fatal(n, err)
+		}
+	}
+	got := make([]byte, 2*maxHeld)
+	if n, err := b.Read(got); n != maxHeld || err != nil {
+		t.Errorf("held %d, %v", n, err)
+	}
+	_ = b.Close()
+	if _, err := a.Write(got); err == nil {
+		t.Error("wrote to nobody")
+	}
 }
