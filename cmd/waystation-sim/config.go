@@ -21,7 +21,8 @@ type Config struct {
 	Duration time.Duration `yaml:"duration"` // of `run`; 0 means until it is stopped
 	MQTT     *MQTTConfig   `yaml:"mqtt"`     // nil: no MQTT broker and no devices
 	Devices  []GroupConfig `yaml:"devices"`
-	Kafka    *KafkaConfig  `yaml:"kafka"` // nil: no Kafka
+	Kafka    *KafkaConfig  `yaml:"kafka"`  // nil: no Kafka
+	Modbus   []ModbusLine  `yaml:"modbus"` // lines with Modbus units
 
 	dir string // of the file, for relative paths
 }
@@ -117,6 +118,9 @@ func (c *Config) setDefaults() {
 		if g.Rate > 0 && g.Every == 0 {
 			g.Every = time.Duration(float64(time.Second) / g.Rate)
 		}
+	}
+	for i := range c.Modbus {
+		c.Modbus[i].setDefaults(c.dir)
 	}
 	if k := c.Kafka; k != nil {
 		if k.Listen == "" {
@@ -214,8 +218,8 @@ func (ck *checker) config(c *Config) {
 	if c.Duration < 0 {
 		ck.fault("$.duration", "duration must not be negative")
 	}
-	if c.MQTT == nil && c.Kafka == nil {
-		ck.fault("$", "nothing to run: give mqtt: or kafka:")
+	if c.MQTT == nil && c.Kafka == nil && len(c.Modbus) == 0 {
+		ck.fault("$", "nothing to run: give mqtt:, kafka: or modbus:")
 	}
 	if c.MQTT != nil {
 		ck.loopback("$.mqtt.listen", c.MQTT.Listen)
@@ -244,6 +248,7 @@ func (ck *checker) config(c *Config) {
 	if c.Kafka != nil {
 		ck.kafka(c.Kafka)
 	}
+	ck.modbus(c.Modbus)
 }
 
 func (ck *checker) kafka(k *KafkaConfig) {

@@ -40,31 +40,43 @@ func newReading(cfg SignalConfig, rnd *rand.Rand) *reading {
 	return s
 }
 
-// append adds the next value, as JSON, to b. t is the time since the start.
-func (s *reading) append(b []byte, t time.Duration) []byte {
+// next is the next value: of states the place of the state, of bool 0 or 1. t
+// is the time since the start.
+func (s *reading) next(t time.Duration) float64 {
 	c := s.cfg
 	switch c.Kind {
 	case "sine":
 		mid, amp := (c.Min+c.Max)/2, (c.Max-c.Min)/2
 		v := mid + amp*math.Sin(2*math.Pi*t.Seconds()/c.Period.Seconds()+s.phase) + c.Noise*(2*s.rnd.Float64()-1)
-		return appendNumber(b, min(max(v, c.Min), c.Max))
+		return min(max(v, c.Min), c.Max)
 	case "walk":
 		s.value = min(max(s.value+c.Step*(2*s.rnd.Float64()-1), c.Min), c.Max)
-		return appendNumber(b, s.value)
+		return s.value
 	case "counter":
 		s.value += c.Step
-		return appendNumber(b, s.value)
+		return s.value
 	case "states":
 		if s.rnd.IntN(c.Hold) == 0 {
 			s.state = s.rnd.IntN(len(c.States))
 		}
-		return appendString(b, c.States[s.state])
 	default: // bool
 		if s.rnd.IntN(c.Hold) == 0 {
 			s.state = 1 - s.state
 		}
+	}
+	return float64(s.state)
+}
+
+// append adds the next value, as JSON, to b.
+func (s *reading) append(b []byte, t time.Duration) []byte {
+	v := s.next(t)
+	switch s.cfg.Kind {
+	case "states":
+		return appendString(b, s.cfg.States[s.state])
+	case "bool":
 		return strconv.AppendBool(b, s.state == 1)
 	}
+	return appendNumber(b, v)
 }
 
 // appendNumber writes v with at most three decimals.

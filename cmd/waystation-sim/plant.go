@@ -4,14 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"time"
 )
 
 // Addresses is where the servers of a plant listen.
 type Addresses struct {
-	MQTT  string `json:"mqtt,omitempty"`
-	Kafka string `json:"kafka,omitempty"`
+	MQTT   string            `json:"mqtt,omitempty"`
+	Kafka  string            `json:"kafka,omitempty"`
+	Modbus map[string]string `json:"modbus,omitempty"` // URL of each line, as a gateway takes it
 }
 
 // PlantReport is what the plant has done so far.
@@ -24,6 +27,7 @@ type PlantReport struct {
 	Broker    BrokerCounts           `json:"broker"`
 	Link      LinkState              `json:"link"`              // to Kafka
 	Devices   map[string]DeviceCount `json:"devices,omitempty"` // only in the last report
+	Modbus    map[string]ModbusCount `json:"modbus,omitempty"`  // by line; units only in the last report
 }
 
 // faults says what the plant itself did wrong.
@@ -38,6 +42,11 @@ func (r PlantReport) faults() []string {
 	add(r.Broker.Unheard, "%d messages were published before anybody had subscribed")
 	add(r.Failed, "%d messages were never acknowledged to the devices")
 	add(r.LinksLost, "devices lost their connection to the plant's own broker %d times")
+	for _, name := range slices.Sorted(maps.Keys(r.Modbus)) {
+		if m := r.Modbus[name]; m.Fault != "" {
+			f = append(f, m.Fault)
+		}
+	}
 	return f
 }
 
@@ -46,6 +55,7 @@ type plant struct {
 	cfg     *Config
 	broker  *mqttBroker
 	kafka   *kafkaBroker
+	modbus  []*modbusLine
 	fleet   *fleet
 	started time.Time
 	stopped bool // devices were stopped
@@ -69,6 +79,13 @@ func startPlant(cfg *Config) (*plant, error) {
 		}
 		p.kafka = k
 	}
+	for i := range cfg.Modbus {
+		l, err := startModbus(&cfg.Modbus[i], cfg.Seed, p.started)
+		if err != nil {
+			return nil, errors.Join(err, p.close())
+		}
+		p.modbus = append(p.modbus, l)
+	}
 	return p, nil
 }
 
@@ -79,6 +96,12 @@ func (p *plant) addresses() Addresses {
 	}
 	if p.kafka != nil {
 		a.Kafka = p.kafka.addr
+	}
+	for _, l := range p.modbus {
+		if a.Modbus == nil {
+			a.Modbus = map[string]string{}
+		}
+		a.Modbus[l.cfg.Name] = l.url
 	}
 	return a
 }
@@ -135,6 +158,12 @@ func (p *plant) report(full bool) PlantReport {
 	if p.kafka != nil {
 		r.Link = p.kafka.link.State()
 	}
+	for _, l := range p.modbus {
+		if r.Modbus == nil {
+			r.Modbus = map[string]ModbusCount{}
+		}
+		r.Modbus[l.cfg.Name] = l.counts(full)
+	}
 	return r
 }
 
@@ -146,6 +175,9 @@ func (p *plant) close() error {
 	}
 	if p.kafka != nil {
 		err = errors.Join(err, p.kafka.close())
+	}
+	for _, l := range p.modbus {
+		l.close()
 	}
 	return err
 }

@@ -18,7 +18,7 @@ func runCommand(ctx context.Context, args []string, std stdio) error {
 	file := fs.String("c", "", "the YAML `FILE` of the plant")
 	duration := fs.Duration("duration", -1, "run this long instead of the file's duration; 0 until stopped")
 	fs.Usage = func() {
-		fmt.Fprintln(fs.Output(), "waystation-sim run -c FILE\n\nCommands on stdin: cut [refuse|hole], restore, stop (silence the devices), quit.")
+		fmt.Fprintln(fs.Output(), "waystation-sim run -c FILE\n\nCommands on stdin: cut [refuse|hole], restore, pull LINE, plug LINE (of Modbus), stop (silence the devices), quit.")
 		fs.PrintDefaults()
 	}
 	if err := parseFlags(fs, args, std.err); err != nil {
@@ -120,7 +120,13 @@ func (p *plant) loop(ctx context.Context, lines <-chan string, w io.Writer) erro
 
 func (p *plant) progress() string {
 	r := p.report(false)
-	s := fmt.Sprintf("%4.0f s  sent %d  acked %d  waiting at broker %d", r.Seconds, r.Sent, r.Acked, r.Broker.Waiting)
+	s := fmt.Sprintf("%4.0f s", r.Seconds)
+	if p.broker != nil || p.kafka != nil {
+		s += fmt.Sprintf("  sent %d  acked %d  waiting at broker %d", r.Sent, r.Acked, r.Broker.Waiting)
+	}
+	for _, l := range p.modbus {
+		s += "  " + l.progress(r.Modbus[l.cfg.Name])
+	}
 	if r.Link.Cut != "" {
 		s += "  link cut (" + string(r.Link.Cut) + ")"
 	}
@@ -150,8 +156,10 @@ func (p *plant) obey(line string) (quit bool, err error) {
 	case p.kafka != nil && words[0] == "restore":
 		p.kafka.link.Restore()
 		return false, nil
+	case len(words) == 2 && (words[0] == "pull" || words[0] == "plug"):
+		return false, p.plug(words[1], words[0] == "plug")
 	}
-	return false, fmt.Errorf("obey %q: commands are cut [refuse|hole], restore, stop, quit", line)
+	return false, fmt.Errorf("obey %q: commands are cut [refuse|hole], restore, pull LINE, plug LINE, stop, quit", line)
 }
 
 // readLines reads lines until r or ctx ends. A reader that never ends, as a

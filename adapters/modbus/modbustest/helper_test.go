@@ -2,10 +2,16 @@ package modbustest
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"io"
+	"math/big"
 	"net"
 	"os"
 	"strings"
@@ -108,4 +114,16 @@ func ser(unit byte, pdu string) []byte { return rtu{}.wrap(nil, frame{unit: unit
 func reads(addr, n int) []byte {
 	b := binary.BigEndian.AppendUint16([]byte{3}, uint16(addr))
 	return binary.BigEndian.AppendUint16(b, uint16(n))
+}
+
+// certificates are those of a server at loopback and of a master that trusts it.
+func certificates(t testing.TB) (server, client *tls.Config) {
+	t.Helper()
+	key := want(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(t)
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{{127, 0, 0, 1}},
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign}
+	der := want(x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key))(t)
+	pool := x509.NewCertPool()
+	pool.AddCert(want(x509.ParseCertificate(der))(t))
+	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}, &tls.Config{RootCAs: pool}
 }

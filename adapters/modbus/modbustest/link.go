@@ -1,24 +1,22 @@
 package modbustest
 
 import (
+	"errors"
 	"io"
-	"net"
+	"os"
 	"sync"
 	"time"
 )
 
-// stillness is how long a stream without a speed must be silent for an
-// unfinished request to have ended.
+// stillness is how long an RTU line must be silent for an unfinished request to
+// have ended. The standard has 3.5 characters, which no process can tell from
+// being woken late.
 const stillness = 20 * time.Millisecond
-
-// writeLimit bounds a write to a master that does not read.
-const writeLimit = 5 * time.Second
 
 // wire is what a link reads and writes: a connection, one datagram, a pty.
 type wire interface {
 	io.ReadWriteCloser
 	SetReadDeadline(t time.Time) error
-	SetWriteDeadline(t time.Time) error
 }
 
 // link is one connection, one pty, or one UDP socket.
@@ -27,8 +25,10 @@ type link struct {
 	wire    wire
 	framing framing
 	mbap    bool
-	counted bool  // among Conns
-	pace    *pace // of a line with a speed, else nil
+	counted bool   // among Conns
+	echo    bool   // the master hears all that it sends
+	ended   func() // called when it closes; may be nil
+	pace    *pace  // of a line with a speed, else nil
 
 	once sync.Once
 	done chan struct{} // closed with the link
@@ -52,6 +52,9 @@ func (l *link) close() {
 	l.once.Do(func() {
 		close(l.done)
 		_ = l.wire.Close()
+		if l.ended != nil {
+			l.ended()
+		}
 	})
 }
 
@@ -61,36 +64,78 @@ func (l *link) run() {
 	defer l.close()
 	var buf [maxASCII + mbapHeader]byte
 	have, deaf := 0, false
+	var silence time.Duration // that ends what has begun; 0: none does
+	var last time.Time        // something was heard
 	for {
 		n, err := l.wire.Read(buf[have:])
-		ended := false
-		if err != nil {
-			if e, ok := err.(net.Error); !ok || !e.Timeout() {
-				return
-			}
-			_ = l.wire.SetReadDeadline(time.Time{})
-			ended, deaf = true, false
-		}
-		if deaf { // after a broken request a slave waits for silence
-			_ = l.wire.SetReadDeadline(time.Now().Add(stillness))
-			continue
-		}
-		if n > 0 && l.pace != nil {
-			l.pace.heard(time.Now(), have == 0)
-		}
-		have += n
-		rest, ok := l.take(buf[:have], ended)
-		if rest < 0 {
+		late := errors.Is(err, os.ErrDeadlineExceeded)
+		if err != nil && !late {
 			return
 		}
-		deaf = (!ok || l.collided) && !ended && !l.mbap
-		l.collided = false
-		have = copy(buf[:], buf[have-rest:have])
-		if have > 0 || deaf {
-			_ = l.wire.SetReadDeadline(time.Now().Add(stillness))
-		} else if n > 0 && l.pace == nil {
+		// A busy machine may wake us by bytes that came after the deadline.
+		if silence > 0 && (late || time.Since(last) >= silence) {
+			if rest, _ := l.take(buf[:have], true); rest < 0 {
+				return
+			}
+			copy(buf[:], buf[have:have+n])
+			have, deaf = 0, l.crashed()
+		}
+		if n > 0 {
+			l.heard(buf[have:have+n], have == 0)
+		}
+		if n > 0 && !deaf { // after a broken request a slave waits for silence
+			rest, ok := l.take(buf[:have+n], false)
+			if rest < 0 {
+				return
+			}
+			deaf = l.crashed() || !ok
+			have = copy(buf[:], buf[have+n-rest:have+n])
+		}
+		if l.pace != nil && have == 0 {
+			l.pace.hearing.Store(false)
+		}
+		before := silence
+		if silence = l.silence(have, deaf); silence > 0 {
+			last = time.Now()
+			_ = l.wire.SetReadDeadline(last.Add(silence))
+		} else if before > 0 {
 			_ = l.wire.SetReadDeadline(time.Time{})
 		}
+	}
+}
+
+// silence is what ends a request of which there are so many bytes, or the
+// deafness after a broken one. A stream with lengths in it may pause for as
+// long as it likes, one in ASCII for a second (serial line section 2.5.2.1).
+func (l *link) silence(have int, deaf bool) time.Duration {
+	_, isASCII := l.framing.(*ascii)
+	switch {
+	case deaf:
+		return stillness
+	case have == 0 || l.mbap:
+		return 0
+	case isASCII:
+		return time.Second
+	}
+	return stillness
+}
+
+// crashed reports, once, that something was sent while an answer was on the line.
+func (l *link) crashed() bool {
+	was := l.collided
+	l.collided = false
+	return was
+}
+
+// heard is called for all that comes in.
+func (l *link) heard(b []byte, first bool) {
+	if l.pace != nil {
+		l.pace.heard(time.Now(), first)
+	}
+	if l.echo {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		_, _ = l.wire.Write(b)
 	}
 }
 
@@ -108,9 +153,8 @@ func (l *link) take(b []byte, ended bool) (rest int, ok bool) {
 			if l.mbap {
 				return -1, false // messaging section 4.4.2.2: the stream is lost
 			}
-			if _, isASCII := l.framing.(*ascii); !isASCII {
-				ok = false
-			}
+			_, isASCII := l.framing.(*ascii) // there a colon begins anew
+			ok = ok && isASCII
 			b = b[n:]
 			continue
 		}
@@ -139,7 +183,7 @@ func (l *link) serve(f frame) bool {
 	u := l.s.units[f.unit].Load()
 	if u == nil {
 		l.s.stats.unknown.Add(1)
-		return l.silent(f)
+		return l.silent(f, &Fault{})
 	}
 	u.note(&q)
 	fault := u.faults.take(&q)
@@ -148,7 +192,7 @@ func (l *link) serve(f frame) bool {
 	}
 	switch {
 	case fault.Dead:
-		return l.silent(f)
+		return l.silent(f, &fault)
 	case fault.Cut:
 		l.close()
 		return false
@@ -174,7 +218,10 @@ func (l *link) broadcast(f frame, q *Request, whole bool) {
 }
 
 // silent is what a unit that does not answer looks like.
-func (l *link) silent(f frame) bool {
+func (l *link) silent(f frame, fault *Fault) bool {
+	if fault.Echo { // that comes from the master's own adapter
+		return l.send(append(l.out[:0], l.request...), &Fault{}, false)
+	}
 	after := time.Duration(l.s.gateway.Load())
 	if after < 0 || !l.mbap {
 		return true
@@ -241,7 +288,6 @@ func (l *link) send(b []byte, fault *Fault, late bool) bool {
 		return true
 	}
 	defer l.mu.Unlock()
-	_ = l.wire.SetWriteDeadline(time.Now().Add(writeLimit))
 	var ok bool
 	switch {
 	case l.pace != nil:
@@ -256,7 +302,7 @@ func (l *link) send(b []byte, fault *Fault, late bool) bool {
 		l.close()
 		return false
 	}
-	if ok && !late && !fault.Stale {
+	if ok && !late {
 		l.previous = append(l.previous[:0], b...)
 	}
 	return ok
@@ -284,7 +330,6 @@ func (l *link) dribble(b []byte, pause time.Duration) bool {
 		if !l.wait(time.Until(begin.Add(time.Duration(i) * pause))) {
 			return false
 		}
-		_ = l.wire.SetWriteDeadline(time.Now().Add(writeLimit))
 		if _, err := l.wire.Write(b[i : i+1]); err != nil {
 			return false
 		}

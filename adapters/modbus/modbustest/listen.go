@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"time"
 )
@@ -12,7 +13,8 @@ import (
 type listener struct {
 	open   func() error // (again)
 	shut   func()
-	remove func() // what is left of it, at the end; may be nil
+	gone   func() bool // whether it ended by itself; may be nil
+	remove func()      // what is left of it, at the end; may be nil
 
 	mu   sync.Mutex // held while it opens and shuts; guards live
 	live bool
@@ -21,7 +23,7 @@ type listener struct {
 func (l *listener) plug() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.live {
+	if l.live && (l.gone == nil || !l.gone()) {
 		return nil
 	}
 	err := l.open()
@@ -57,8 +59,26 @@ const loopback = "127.0.0.1:0"
 // ListenTCP opens a line for Modbus/TCP and returns its host:port.
 func (s *Server) ListenTCP() (addr string, err error) { return s.stream(loopback, nil, newMBAP) }
 
-// ListenTCPAt is ListenTCP at a host:port.
-func (s *Server) ListenTCPAt(addr string) (string, error) { return s.stream(addr, nil, newMBAP) }
+// Schemes are the lines that ListenAt knows.
+func Schemes() []string { return []string{"tcp", "udp", "rtu+tcp", "ascii+tcp", "rtu+udp"} }
+
+// ListenAt opens a line of a scheme (see Schemes) at a host:port and returns
+// where it is; port 0 takes a free one.
+func (s *Server) ListenAt(scheme, addr string) (string, error) {
+	switch scheme {
+	case "tcp":
+		return s.stream(addr, nil, newMBAP)
+	case "udp":
+		return s.datagrams(addr, newMBAP)
+	case "rtu+tcp":
+		return s.stream(addr, nil, newRTU)
+	case "ascii+tcp":
+		return s.stream(addr, nil, newASCII)
+	case "rtu+udp":
+		return s.datagrams(addr, newRTU)
+	}
+	return "", fmt.Errorf("listen for %q: none of %s", scheme, strings.Join(Schemes(), ", "))
+}
 
 // ListenTLS opens a line for Modbus/TCP Security.
 func (s *Server) ListenTLS(c *tls.Config) (addr string, err error) {
@@ -74,10 +94,10 @@ func (s *Server) ListenASCIIOverTCP() (addr string, err error) {
 }
 
 // ListenUDP opens a line for Modbus/TCP frames in datagrams.
-func (s *Server) ListenUDP() (addr string, err error) { return s.datagrams(newMBAP) }
+func (s *Server) ListenUDP() (addr string, err error) { return s.datagrams(loopback, newMBAP) }
 
 // ListenRTUOverUDP opens a line with RTU frames in datagrams.
-func (s *Server) ListenRTUOverUDP() (addr string, err error) { return s.datagrams(newRTU) }
+func (s *Server) ListenRTUOverUDP() (addr string, err error) { return s.datagrams(loopback, newRTU) }
 
 func newMBAP() framing  { return mbap{} }
 func newRTU() framing   { return rtu{} }
@@ -104,6 +124,16 @@ func (s *Server) stream(at string, tc *tls.Config, frames func() framing) (strin
 	return lis.Addr().String(), nil
 }
 
+// admit serves a connection, unless it must not.
+func (s *Server) admit(l *link) bool {
+	l.counted = true
+	if !s.enter(l) {
+		return false
+	}
+	s.ending.Go(l.run)
+	return true
+}
+
 func (s *Server) accept(lis net.Listener, tc *tls.Config, frames func() framing) {
 	for {
 		c, err := lis.Accept()
@@ -113,19 +143,14 @@ func (s *Server) accept(lis net.Listener, tc *tls.Config, frames func() framing)
 		if tc != nil {
 			c = tls.Server(c, tc)
 		}
-		l := newLink(s, c, frames())
-		l.counted = true
-		if !s.enter(l) {
+		if l := newLink(s, c, frames()); !s.admit(l) {
 			l.close()
-			continue
 		}
-		s.ending.Go(l.run)
 	}
 }
 
 // datagrams serves a socket.
-func (s *Server) datagrams(frames func() framing) (string, error) {
-	at := loopback
+func (s *Server) datagrams(at string, frames func() framing) (string, error) {
 	var conn net.PacketConn
 	l := &listener{}
 	l.open = func() (err error) {
@@ -183,7 +208,10 @@ func (s *Server) receive(sock net.PacketConn, f framing) {
 			continue
 		}
 		l.request = buf[:n]
-		l.serve(req)
+		if !l.serve(req) {
+			s.leave(l)
+			delete(peers, name)
+		}
 	}
 }
 
@@ -196,8 +224,7 @@ type peer struct {
 	addr net.Addr
 }
 
-func (p *peer) Read([]byte) (int, error)           { return 0, net.ErrClosed } // the socket reads for all
-func (p *peer) Write(b []byte) (int, error)        { return p.sock.WriteTo(b, p.addr) }
-func (p *peer) Close() error                       { return nil }
-func (p *peer) SetReadDeadline(time.Time) error    { return nil }
-func (p *peer) SetWriteDeadline(t time.Time) error { return p.sock.SetWriteDeadline(t) }
+func (p *peer) Read([]byte) (int, error)        { return 0, net.ErrClosed } // the socket reads for all
+func (p *peer) Write(b []byte) (int, error)     { return p.sock.WriteTo(b, p.addr) }
+func (p *peer) Close() error                    { return nil }
+func (p *peer) SetReadDeadline(time.Time) error { return nil }

@@ -18,7 +18,8 @@ const (
 // process was woken: being late by a little does not add up.
 type pace struct {
 	char, gap time.Duration
-	waiting   func() bool // whether the master has sent something not yet read
+	waiting   func() bool         // whether the master has sent something not yet read
+	nap       func(time.Duration) // sleeps more exactly than a timer of the runtime
 
 	// Of the goroutine that reads.
 	start, last, end time.Time // of the request: first byte, last piece of it, end
@@ -33,7 +34,7 @@ type pace struct {
 
 func newPace(baud, bits int, waiting func() bool) *pace {
 	char := time.Duration(bits) * time.Second / time.Duration(baud)
-	return &pace{char: char, gap: char * 7 / 2, waiting: waiting}
+	return &pace{char: char, gap: char * 7 / 2, waiting: waiting, nap: nap}
 }
 
 // heard is called for every piece of a request.
@@ -63,7 +64,7 @@ func (p *pace) received(l *link, n int) bool {
 	ok := l.until(p.end)
 	p.hearing.Store(false)
 	p.pieces = 0
-	return ok && p.late.Load() < began.UnixNano()
+	return ok && p.late.Load() <= began.UnixNano()
 }
 
 func maxTime(a, b time.Time) time.Time {
@@ -83,9 +84,9 @@ type sending struct {
 // line at the same time spoils it.
 func (p *pace) send(l *link, b []byte, how sending) bool {
 	step := max(p.char, how.pause)
-	begin := p.end.Add(p.gap)
-	if how.late {
-		begin = time.Now()
+	begin := time.Now()
+	if !how.late {
+		begin = p.end.Add(p.gap)
 	}
 	p.jam.Store(false)
 	own := append([]byte{}, b...)
@@ -104,7 +105,6 @@ func (p *pace) send(l *link, b []byte, how sending) bool {
 		if how.late {
 			p.late.Store(time.Now().UnixNano())
 		}
-		_ = l.wire.SetWriteDeadline(time.Now().Add(writeLimit))
 		if _, err := l.wire.Write(own[i:due]); err != nil {
 			return false
 		}
@@ -121,8 +121,8 @@ func (p *pace) send(l *link, b []byte, how sending) bool {
 	return true
 }
 
-// until waits for a moment, more exactly than a timer of the runtime does,
-// which wakes a millisecond late; false when the link has ended.
+// until waits for a moment on a line with a speed, more exactly than a timer of
+// the runtime, which wakes a millisecond late; false when the link has ended.
 func (l *link) until(t time.Time) bool {
 	const fine = 2 * time.Millisecond
 	if d := time.Until(t); d > fine && !l.wait(d-fine) {
@@ -133,7 +133,7 @@ func (l *link) until(t time.Time) bool {
 		if d <= 0 {
 			break
 		}
-		nap(d)
+		l.pace.nap(d)
 	}
 	select {
 	case <-l.done:

@@ -19,6 +19,7 @@ type PTYOptions struct {
 	// where who speaks at the same time is not understood. 0: as fast as it goes.
 	Baud int
 	Link string // path of the symbolic link to the port; "" makes one in a temporary folder
+	Echo bool   // the port hears all that it sends, as some RS-485 adapters do
 }
 
 // PTY is a serial line on a pseudo terminal.
@@ -55,33 +56,7 @@ func (s *Server) ListenPTY(o PTYOptions) (*PTY, error) {
 		o.Link = filepath.Join(dir, "usb-Simulated_RS485-if00-port0")
 		l.remove = func() { _ = os.RemoveAll(dir) }
 	}
-	var k *link
-	l.open = func() error {
-		t, err := openTerminal()
-		if err != nil {
-			return fmt.Errorf("open a pty: %w", err)
-		}
-		_ = os.Remove(o.Link) // of a process that was killed
-		if err := os.Symlink(t.path, o.Link); err != nil {
-			_ = t.Close()
-			return fmt.Errorf("open a pty: %w", err)
-		}
-		k = newLink(s, t, frames())
-		if o.Baud > 0 {
-			k.pace = newPace(o.Baud, bits, t.waiting)
-		}
-		if !s.enter(k) {
-			k.close()
-			_ = os.Remove(o.Link)
-			return errClosed
-		}
-		s.ending.Go(k.run)
-		return nil
-	}
-	l.shut = func() {
-		_ = os.Remove(o.Link)
-		k.close()
-	}
+	s.terminals(l, o, frames, bits)
 	if err := s.add(l); err != nil {
 		l.unplug()
 		if l.remove != nil {
@@ -90,4 +65,42 @@ func (s *Server) ListenPTY(o PTYOptions) (*PTY, error) {
 		return nil, err
 	}
 	return &PTY{Path: o.Link, l: l}, nil
+}
+
+// terminals makes l open a new pseudo terminal each time.
+func (s *Server) terminals(l *listener, o PTYOptions, frames func() framing, bits int) {
+	var k *link
+	l.open = func() error {
+		t, err := openTerminal()
+		if err != nil {
+			return fmt.Errorf("open a pty: %w", err)
+		}
+		if info, err := os.Lstat(o.Link); err == nil && info.Mode()&os.ModeSymlink != 0 {
+			_ = os.Remove(o.Link) // of a process that was killed
+		}
+		if err := os.Symlink(t.path, o.Link); err != nil {
+			_ = t.Close()
+			return fmt.Errorf("open a pty: %w", err)
+		}
+		k = newLink(s, t, frames())
+		k.echo, k.ended = o.Echo, func() { _ = os.Remove(o.Link) }
+		if o.Baud > 0 {
+			k.pace = newPace(o.Baud, bits, t.waiting)
+		}
+		if !s.enter(k) {
+			k.close()
+			return errClosed
+		}
+		s.ending.Go(k.run)
+		return nil
+	}
+	l.shut = func() { k.close() }
+	l.gone = func() bool {
+		select {
+		case <-k.done:
+			return true
+		default:
+			return false
+		}
+	}
 }

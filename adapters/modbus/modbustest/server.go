@@ -24,6 +24,8 @@ type Server struct {
 	mu     sync.Mutex // guards what follows
 	lines  []*listener
 	links  map[*link]struct{}
+	conns  int // of links
+	most   int // of conns; 0: no limit
 	cut    bool
 	closed bool
 }
@@ -35,13 +37,13 @@ type stats struct {
 
 // Counters are what a server has seen since it was made.
 type Counters struct {
-	Requests    int64 // well-formed ones, to whatever unit
-	Answers     int64 // frames sent, those with exceptions and those spoilt by a fault included
-	Exceptions  int64 // answers that were exceptions
-	Unknown     int64 // requests to units that are not there
-	Broken      int64 // frames from the master that were none: check sum, length, protocol identifier
-	Collisions  int64 // requests lost because something else was on the line (pty with Baud)
-	Connections int64 // accepted
+	Requests    int64 `json:"requests"`    // well-formed ones, to whatever unit
+	Answers     int64 `json:"answers"`     // frames sent, those with exceptions and those spoilt by a fault included
+	Exceptions  int64 `json:"exceptions"`  // answers that were exceptions
+	Unknown     int64 `json:"unknown"`     // requests to units that are not there
+	Broken      int64 `json:"broken"`      // frames from the master that were none: check sum, length, protocol identifier
+	Collisions  int64 `json:"collisions"`  // requests lost because something else was on the line (pty with Baud)
+	Connections int64 `json:"connections"` // accepted
 }
 
 // New makes a plant without units and lines.
@@ -101,15 +103,18 @@ func (s *Server) Requests() []Request {
 
 // Conns is how many connections are open. A pty counts as none, a UDP socket
 // neither.
-func (s *Server) Conns() (n int) {
+func (s *Server) Conns() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for l := range s.links {
-		if l.counted {
-			n++
-		}
-	}
-	return n
+	return s.conns
+}
+
+// MaxConns limits the connections that may be open at once, as devices do; one
+// more is closed at once. 0 is no limit.
+func (s *Server) MaxConns(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.most = n
 }
 
 // Cut closes every connection and refuses new ones; a pty is pulled.
@@ -181,11 +186,12 @@ func (s *Server) closeLinks(all bool) {
 func (s *Server) enter(l *link) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.cut || s.closed {
+	if s.cut || s.closed || l.counted && s.most > 0 && s.conns >= s.most {
 		return false
 	}
 	s.links[l] = struct{}{}
 	if l.counted {
+		s.conns++
 		s.stats.connections.Add(1)
 	}
 	return true
@@ -194,5 +200,8 @@ func (s *Server) enter(l *link) bool {
 func (s *Server) leave(l *link) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if _, there := s.links[l]; there && l.counted {
+		s.conns--
+	}
 	delete(s.links, l)
 }
