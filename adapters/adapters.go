@@ -4,7 +4,9 @@ package adapters
 
 import (
 	"github.com/waystation-iot/waystation/adapters/kafka"
+	"github.com/waystation-iot/waystation/adapters/modbus"
 	"github.com/waystation-iot/waystation/adapters/mqtt"
+	"github.com/waystation-iot/waystation/configs/devices"
 	"github.com/waystation-iot/waystation/gateway"
 )
 
@@ -12,6 +14,7 @@ import (
 func All() []gateway.Adapter {
 	return []gateway.Adapter{
 		mqtt.Adapter(),
+		modbus.Adapter(devices.Files()),
 		kafka.Adapter(),
 	}
 }

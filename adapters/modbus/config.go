@@ -44,19 +44,19 @@ type RS485 struct {
 type Device struct {
 	Name          string `yaml:"name" doc:"Name of the device: the key of its records. Unique on the line; 1 to 64 of a-z 0-9 _ - ." example:"pump-1"`
 	DeviceOptions `yaml:",inline"`
+	Tags          map[string]string `yaml:"tags" doc:"Tags put on every record of the device, besides those of the source."`
 }
 
 // DeviceOptions are how one device is read.
 type DeviceOptions struct {
-	Unit      int               `yaml:"unit" doc:"Unit identifier (slave address): 1 to 247, on TCP also 0 and 255 for the device itself. Default 1." example:"1"`
-	Profile   *Profile          `yaml:"profile" file:"profile" doc:"What is read: a file with a profile (YAML, or a CSV list of registers), relative to this one; builtin:NAME for one that comes with the gateway; or the profile itself." example:"builtin:sdm630"`
-	Every     time.Duration     `yaml:"every" doc:"Time between two polls of a group that does not say it. Default 1s." example:"1s"`
-	Timeout   time.Duration     `yaml:"timeout" doc:"Limit for an answer, from the end of the request to the end of the answer. On a serial line the time that the answer takes at the baud rate comes on top. Default 1s."`
-	Retries   *int              `yaml:"retries" doc:"How often a request without an answer is made again before the poll is given up. Default 1." example:"1"`
-	Report    string            `yaml:"report" doc:"When a poll becomes a record: every poll; when a value has changed (by more than its deadband); or then, with the changed values alone. Default poll." enum:"poll,change,changed"`
-	Heartbeat time.Duration     `yaml:"heartbeat" doc:"With report change or changed: time after which a whole record is made although nothing has changed. Default 10m."`
-	Identify  bool              `yaml:"identify" doc:"Whether the device is asked who it is (function 43/14) when the line opens; vendor, product and revision become tags."`
-	Tags      map[string]string `yaml:"tags" doc:"Tags put on every record of the device."`
+	Unit      int           `yaml:"unit" doc:"Unit identifier (slave address): 1 to 247, on TCP also 255 for the device itself. Default 1." example:"1"`
+	Profile   *Profile      `yaml:"profile" file:"profile" or:"devices" doc:"What is read: a file with a profile (YAML, or a CSV list of registers), relative to this one; builtin:NAME for one that comes with the gateway; or the profile itself." example:"builtin:sdm630"`
+	Every     time.Duration `yaml:"every" doc:"Time between two polls of a group that does not say it. Default 1s." example:"1s"`
+	Timeout   time.Duration `yaml:"timeout" doc:"Limit for an answer, from the end of the request to the end of the answer. On a serial line the time that the answer takes at the baud rate comes on top. Default 1s."`
+	Retries   *int          `yaml:"retries" doc:"How often a request without an answer is made again before the poll is given up. Default 1." example:"1"`
+	Report    string        `yaml:"report" doc:"When a poll becomes a record: every poll; when a value has changed (by more than its deadband); or then, with the changed values alone. Default poll." enum:"poll,change,changed"`
+	Heartbeat time.Duration `yaml:"heartbeat" doc:"With report change or changed: time after which a whole record is made although nothing has changed. Default 10m."`
+	Identify  bool          `yaml:"identify" doc:"Whether the device is asked who it is (function 43/14) when the line opens; vendor, product and revision become tags."`
 }
 
 // Defaults of what DeviceOptions leave out.

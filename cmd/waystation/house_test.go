@@ -80,7 +80,7 @@ func mayImport(from, to string) bool {
 	case strings.HasPrefix(from, "gateway/"):
 		return to == "gateway"
 	case from == "adapters":
-		return to == "gateway" || strings.HasPrefix(to, "adapters/")
+		return to == "gateway" || strings.HasPrefix(to, "adapters/") || to == "configs/devices"
 	case strings.HasPrefix(from, "adapters/") && strings.HasSuffix(from, "test"):
 		return false
 	case strings.HasPrefix(from, "adapters/"):

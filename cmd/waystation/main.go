@@ -23,6 +23,7 @@ func commands() []command {
 		{"run", "run the gateway: waystation run -c FILE", func(a []string, o, e io.Writer) int { return run(a, e, all) }},
 		{"check", "find everything wrong with configurations: waystation check [--connect] FILE…", func(a []string, o, e io.Writer) int { return check(a, o, e, all) }},
 		{"describe", "show every option of an adapter: waystation describe [TYPE]", func(a []string, o, e io.Writer) int { return describe(a, o, e, all) }},
+		{"browse", "look around and write a configuration: waystation browse [--out FILE] URL", func(a []string, o, e io.Writer) int { return browse(a, o, e, all) }},
 		{"status", "show a running gateway: waystation status [--watch] [--json]", status},
 		{"dead-letters", "records a sink refused for good: waystation dead-letters list|show|export|retry|drop", deadLetters},
 		{"queue", "look at, check, repair and carry a queue: waystation queue COMMAND DIR", queue},

@@ -8,7 +8,9 @@
 //
 // Struct tags: yaml is the name of an option, doc one or more sentences about
 // it, example a value as YAML, enum the words it may be (separated by
-// commas), unit what a bare number counts. Embedded structs are part of the
+// commas), unit what a bare number counts, file what a file that holds the
+// options holds (see files.go), or which other option may be given instead of
+// a required one. Embedded structs are part of the
 // struct around them. Defaults are what Adapter.NewSource and NewSink return.
 package config
 
@@ -157,17 +159,15 @@ func Load(path string, adapters []gateway.Adapter) (*Config, error) {
 // Parse reads a configuration from memory. name is its path, used in messages
 // and as the start of relative paths. The error is a Faults.
 func Parse(name string, data []byte, adapters []gateway.Adapter) (*Config, error) {
-	src := strings.TrimPrefix(string(data), "\ufeff")
-	src = strings.ReplaceAll(src, "\r\n", "\n")
-	src = strings.ReplaceAll(src, "\r", "\n")
-	rep := newReporter(name, src)
+	rep := newReporter(name, normal(data))
 	cfg := defaults()
 	cfg.Dir = rep.dir
+	named := &files{read: map[fileKey]*include{}, used: map[string]*include{}}
 	if root := parseTree(rep); root != nil && len(rep.faults) < maxFaults {
-		f := &filler{decoder: decoder{rep: rep, known: map[string]bool{}}, cfg: cfg, adapters: adapters}
+		f := &filler{decoder: decoder{rep: rep, known: map[string]bool{}, files: named}, cfg: cfg, adapters: adapters}
 		f.file(root)
 	}
-	if err := rep.result(); err != nil {
+	if err := named.result(rep); err != nil {
 		return nil, err
 	}
 	cfg.Buffer.Dir = gateway.InDir(cfg.Dir, cfg.Buffer.Dir)
@@ -175,4 +175,11 @@ func Parse(name string, data []byte, adapters []gateway.Adapter) (*Config, error
 		cfg.Dir = abs
 	}
 	return cfg, nil
+}
+
+// normal returns the text of a file with \n line breaks and without byte order mark.
+func normal(data []byte) string {
+	src := strings.TrimPrefix(string(data), "\ufeff")
+	src = strings.ReplaceAll(src, "\r\n", "\n")
+	return strings.ReplaceAll(src, "\r", "\n")
 }

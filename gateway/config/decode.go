@@ -16,7 +16,9 @@ import (
 // decoder fills structs from nodes and notes every fault on the way.
 type decoder struct {
 	rep   *reporter
-	known map[string]bool // paths that already have a fault
+	known map[string]bool  // paths that already have a fault
+	files *files           // that options name; nil where they may not
+	owner *gateway.Adapter // whose options are decoded
 }
 
 // fault notes a fault at n.
@@ -104,6 +106,10 @@ func (d *decoder) option(e *entry, path string, o *option) {
 		d.rep.at(pos{e.line, e.col}, path, "has no value: must be "+o.typeWords(), "give a value or remove the line")
 		return
 	}
+	if o.file != "" && e.val.kind != kindMap {
+		d.fileOption(e.val, path, o)
+		return
+	}
 	if !d.value(e.val, path, o.val) || len(o.enum) == 0 {
 		return
 	}
@@ -114,6 +120,17 @@ func (d *decoder) option(e *entry, path string, o *option) {
 		return
 	}
 	d.choice(e.val, path, o.enum)
+}
+
+// fileOption decodes an option whose options stand in a file of their own.
+func (d *decoder) fileOption(n *node, path string, o *option) {
+	switch {
+	case d.broken(n, path):
+	case n.kind == kindText:
+		d.include(n, path, o)
+	default:
+		d.fault(n, path, "must be "+o.typeWords()+", not "+n.describe(), "")
+	}
 }
 
 // choice checks that a scalar is one of the allowed words.

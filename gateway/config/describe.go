@@ -87,6 +87,7 @@ func Describe(w io.Writer, a gateway.Adapter) error {
 		}
 		p.f("%s as a %s: %s\n\n", a.Type, h.role, a.Doc)
 		p.options(h.options(), "", h.required(), 1)
+		p.fileParts(&h, &a)
 	}
 	return p.err
 }
@@ -116,7 +117,7 @@ func (p *printer) options(opts []option, path string, required map[string]bool, 
 		here := join(path, o.name)
 		p.f("%s%s: %s", indent, o.name, o.typeWords())
 		if required[here] {
-			p.f(" (required)")
+			p.f(" (%s)", o.requiredWords())
 		} else if d := o.defaultText(); d != "" && !o.told() {
 			p.f(" (default %s)", d)
 		}
@@ -127,7 +128,7 @@ func (p *printer) options(opts []option, path string, required map[string]bool, 
 		if o.example != "" {
 			p.f("%s    Example: %s: %s\n", indent, o.name, o.exampleText())
 		}
-		if kids := o.kids(); kids != nil && depth < maxStructs {
+		if kids := o.below(); kids != nil && depth < maxStructs {
 			p.options(kids, here, required, depth+2)
 		}
 	}
@@ -205,6 +206,7 @@ func Markdown(adapters []gateway.Adapter) string {
 				if h.role == r {
 					fmt.Fprintf(&b, "\n### %s: type %s\n\n%s\n\n", r, a.Type, a.Doc)
 					table(&b, h.options(), "", h.required())
+					fileTables(&b, &h, &a)
 				}
 			}
 		}
@@ -245,7 +247,7 @@ func rows(b *strings.Builder, opts []option, c rowContext) {
 		def := o.defaultText()
 		switch {
 		case c.required[path]:
-			def = "**required**"
+			def = "**required**" + strings.TrimPrefix(o.requiredWords(), "required")
 		case o.told() || def == "":
 			def = ""
 		default:
@@ -256,7 +258,7 @@ func rows(b *strings.Builder, opts []option, c rowContext) {
 			doc += " Example: `" + o.exampleText() + "`"
 		}
 		fmt.Fprintf(b, "| `%s` | %s | %s | %s |\n", shown, cell(o.typeWords()), cell(def), cell(doc))
-		if kids := o.kids(); kids != nil && c.depth < maxStructs {
+		if kids := o.below(); kids != nil && c.depth < maxStructs {
 			if o.typ.Kind() == reflect.Slice {
 				shown += "[]"
 			}
@@ -324,6 +326,8 @@ func lacking(opts []option, depth int) []error {
 			errs = append(errs, fmt.Errorf("field %s has no doc tag", o.field))
 		case !supported(o.typ):
 			errs = append(errs, fmt.Errorf("field %s has type %s, which cannot be configured", o.field, o.typ))
+		case o.notAFile() != "":
+			errs = append(errs, errors.New(o.notAFile()))
 		}
 		if kids := o.kids(); kids != nil {
 			if depth >= maxStructs {

@@ -71,6 +71,7 @@ type reporter struct {
 	lines  []string
 	faults Faults
 	masked []*node // values of secrets, never shown
+	what   string  // the file is: a profile …; "" = a configuration
 }
 
 func newReporter(file, src string) *reporter {

@@ -20,6 +20,8 @@ type option struct {
 	example string
 	unit    string
 	enum    []string
+	file    string // what a file that the option may name holds; "" = it names none
+	or      string // option that may be given instead where this one is required
 	field   string // name of the Go field, for messages to programmers
 	tagged  bool   // has a yaml tag
 	typ     reflect.Type
@@ -46,7 +48,7 @@ func optionsOf(v reflect.Value) []option {
 		}
 		o := option{
 			name: name, doc: f.Tag.Get("doc"), example: f.Tag.Get("example"), unit: f.Tag.Get("unit"),
-			field: v.Type().String() + "." + f.Name, tagged: name != "", typ: f.Type, val: v.Field(i),
+			file: f.Tag.Get("file"), or: f.Tag.Get("or"), field: v.Type().String() + "." + f.Name, tagged: name != "", typ: f.Type, val: v.Field(i),
 		}
 		if name == "" {
 			o.name = strings.ToLower(f.Name)
@@ -171,6 +173,9 @@ func (o *option) typeWords() string {
 		if o.typ.Kind() == reflect.Slice {
 			s = "a list of " + s
 		}
+	}
+	if o.file != "" {
+		s = "a file or " + s
 	}
 	if o.unit != "" {
 		s += ", in " + o.unit

@@ -17,6 +17,7 @@ type filler struct {
 	cfg      *Config
 	adapters []gateway.Adapter
 	root     *node
+	held     map[string]holder // what sources need for themselves
 }
 
 // file decodes the whole file.
@@ -102,6 +103,10 @@ func (f *filler) check(base *node, under string, err *gateway.FieldError) {
 	path := under
 	if err.Key != "" {
 		path = join(under, err.Key)
+	}
+	if file, rest := f.files.below(path); file != nil {
+		file.check(rest, err)
+		return
 	}
 	if f.faulty(path) && err.Key != "" {
 		return

@@ -121,12 +121,14 @@ func (f *filler) source(item *node, path string) string {
 		f.fault(item, path, "adapter "+a.Type+" gives no configuration: please report it", "")
 		return ""
 	}
+	f.owner = a
 	f.decodeInto(item, path, shared, own)
 	if f.checkName(item, path, shared.Name) == gateway.NoticeSource {
 		f.check(item, path, &gateway.FieldError{Key: "name", Msg: fmt.Sprintf("%q is the name of the gateway's own records", gateway.NoticeSource), Hint: "take another"})
 	}
 	tags := f.tags(f.root, path, shared.Tags)
 	f.validate(item, path, own.Validate)
+	f.exclusive(item, path, shared.Name, own)
 	lane := f.defaultLane()
 	if item.get("lane") != nil {
 		lane = f.lane(item, path, "lane", shared.Lane)
@@ -149,6 +151,7 @@ func (f *filler) sink(item *node, path string) string {
 		f.fault(item, path, "adapter "+a.Type+" gives no configuration: please report it", "")
 		return ""
 	}
+	f.owner = a
 	f.decodeInto(item, path, shared, own)
 	f.checkName(item, path, shared.Name)
 	f.validate(item, path, own.Validate)
@@ -161,4 +164,32 @@ func (f *filler) sharedOnly(item *node, path string, shared any) {
 	f.fill(item, path, optionsOf(structOf(shared)), func(key string) bool {
 		return nearest(key, []string{"type"}) == "" || item.get("type") != nil
 	})
+}
+
+// holder is the source that has something for itself.
+type holder struct {
+	name string
+	line int
+}
+
+// exclusive notes a fault when another source already has what own needs for
+// itself.
+func (f *filler) exclusive(item *node, path, name string, own gateway.SourceConfig) {
+	x, ok := own.(gateway.Exclusive)
+	if !ok || f.faulty(path) {
+		return
+	}
+	thing := x.Occupies()
+	if thing == "" {
+		return
+	}
+	at := find(item, "url") // or where the source begins
+	if first, taken := f.held[thing]; taken {
+		f.rep.at(at, path, fmt.Sprintf("%s is taken by source %q in line %d", thing, first.name, first.line), x.Alternative())
+		return
+	}
+	if f.held == nil {
+		f.held = map[string]holder{}
+	}
+	f.held[thing] = holder{name, at.line}
 }

@@ -51,6 +51,7 @@ func memberSchema(adapters []gateway.Adapter, r role, defs object) object {
 			def["description"] = a.Doc
 			def["properties"].(object)["type"] = object{"const": a.Type, "description": a.Doc}
 			defs[string(r)+"-"+a.Type] = def
+			fileSchemas(&h, defs)
 			choose = append(choose, object{
 				"if":   object{"properties": object{"type": object{"const": a.Type}}, "required": []string{"type"}},
 				"then": object{"$ref": "#/$defs/" + string(r) + "-" + a.Type},
@@ -70,7 +71,7 @@ func memberSchema(adapters []gateway.Adapter, r role, defs object) object {
 
 // mappingSchema is an object with the given options and no others.
 func mappingSchema(opts []option, path string, required map[string]bool, depth int) object {
-	props, need := object{}, map[string]bool{}
+	props, need, either := object{}, map[string]bool{}, []any{}
 	for i := range opts {
 		o := &opts[i]
 		here := join(path, o.name)
@@ -79,11 +80,16 @@ func mappingSchema(opts []option, path string, required map[string]bool, depth i
 			s["description"] = o.doc
 		}
 		props[o.name] = s
-		if needed(required, here) {
+		if needed(required, here) && o.or != "" {
+			either = append(either, object{"anyOf": []any{object{"required": []string{o.name}}, object{"required": []string{o.or}}}})
+		} else if needed(required, here) {
 			need[o.name] = true
 		}
 	}
 	out := object{"type": "object", "properties": props, "additionalProperties": false}
+	if len(either) > 0 {
+		out["allOf"] = either
+	}
 	if len(need) > 0 {
 		out["required"] = slices.Sorted(maps.Keys(need))
 	}
@@ -92,6 +98,9 @@ func mappingSchema(opts []option, path string, required map[string]bool, depth i
 
 // schema describes the value of one option.
 func (o *option) schema(path string, required map[string]bool, depth int) object {
+	if o.file != "" {
+		return o.fileSchema()
+	}
 	if kids := o.kids(); kids != nil && depth < maxStructs {
 		s := mappingSchema(kids, path, required, depth+1)
 		for t := o.typ; t.Kind() != reflect.Struct; t = t.Elem() {

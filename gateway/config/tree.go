@@ -121,7 +121,11 @@ func parseTree(rep *reporter) *node {
 		body = doc.Body
 	}
 	if body == nil {
-		rep.add(Fault{Line: 1, Column: 1, Msg: "is empty: needs at least gateway, sources and sinks"})
+		msg := "is empty: needs at least gateway, sources and sinks"
+		if rep.what != "" {
+			msg = "is empty: must be a " + rep.what
+		}
+		rep.add(Fault{Line: 1, Column: 1, Msg: msg})
 		return nil
 	}
 	b := builder{rep: rep, anchors: map[string]*node{}}
