@@ -234,7 +234,7 @@ func TestDatagrams(t *testing.T) {
 			wrong := adu(id, 1, 3, 2, 0, 66)
 			wrong[2] = 1
 			for _, d := range [][]byte{{}, {1}, adu(id, 1, 3, 2, 0, 66)[:9], append(adu(id, 1, 3, 2, 0, 66), 0), wrong, make([]byte, 400),
-				adu(id-1, 1, 3, 2, 0, 66), adu(id, 1, 3, 2, 0, i), adu(id, 1, 3, 2, 0, 66)} {
+				adu(id-1, 1, 3, 2, 0, 66), adu(id, 1, 3, 2, 0, i), adu(id, 1, 3, 2, 0, 66), {}} {
 				_, _ = c.WriteTo(d, from)
 			}
 		}

@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// lateTruth is a unit whose values say which register they are of and in which
+// rtuTruth is a unit whose values say which register they are of and in which
 // request they were read, and a judge of what a line makes of them.
-type lateTruth struct {
+type rtuTruth struct {
 	mu    sync.Mutex // guards asked
 	asked uint16     // requests so far
 }
@@ -21,7 +21,7 @@ type lateTruth struct {
 const refusedFrom = 12
 
 // answer makes the PDU of an answer to an RTU request.
-func (u *lateTruth) answer(adu []byte) (function byte, data []byte) {
+func (u *rtuTruth) answer(adu []byte) (function byte, data []byte) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.asked++
@@ -36,14 +36,14 @@ func (u *lateTruth) answer(adu []byte) (function byte, data []byte) {
 	return adu[1], data
 }
 
-func (u *lateTruth) requests() uint16 {
+func (u *rtuTruth) requests() uint16 {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.asked
 }
 
 // check asks q and says what is false about the outcome.
-func (u *lateTruth) check(t *testing.T, l line, q *request) (answered bool, wrong error) {
+func (u *rtuTruth) check(t *testing.T, l line, q *request) (answered bool, wrong error) {
 	before := u.requests()
 	data, err := l.Ask(t.Context(), q)
 	switch {
@@ -88,7 +88,7 @@ func TestLateInOrder(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 1))
 			f := newRTUFraming()
 			k := newFake(t, newRTUFraming(), even(19200))
-			u := &lateTruth{}
+			u := &rtuTruth{}
 			// How slow it is and how much is lost differ from run to run.
 			slow, lost := r.IntN(100), r.IntN(30)
 			queue := make(chan []byte, 1000)
@@ -143,7 +143,7 @@ func TestLateOutOfOrder(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 1))
 			f := newRTUFraming()
 			k := newFake(t, newRTUFraming(), even(19200))
-			u := &lateTruth{}
+			u := &rtuTruth{}
 			late := 1 + r.IntN(30)
 			var mu sync.Mutex // held while a frame goes out
 			var busy time.Time

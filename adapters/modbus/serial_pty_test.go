@@ -247,8 +247,8 @@ func TestAskEnds(t *testing.T) {
 	})
 }
 
-// TestOpenSerialErrors: what a person can do is said.
-func TestOpenSerialErrors(t *testing.T) {
+// TestPortErrors: what a person can do is said.
+func TestPortErrors(t *testing.T) {
 	s := serialPlant(t)
 	l, pty := onPTY(t, s, "", 0)
 	file := filepath.Join(t.TempDir(), "file")
