@@ -137,12 +137,17 @@ func TestBrowseLimits(t *testing.T) {
 		}
 		return modbustest.Fault{}
 	})
+	s.Unit(3).Allow(modbustest.Holding, 27, 59) // begins between the steps
+	s.Unit(4).FaultFunc(func(q modbustest.Request) modbustest.Fault { return modbustest.Fault{Dead: q.Address+q.Count > 20} })
 	addr, err := s.ListenTCP()
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, notes, err := browsed(t, t.Context(), "modbus://"+addr, "units=1-2", "range=0-300", "tables=holding")
-	for _, want := range []string{"limits: {words: 16}", "# holding: 0 to 99 can be read.", "{name: holding_98, address: 98} # 5", "# holding: 40 to 59 can be read."} {
+	out, notes, err := browsed(t, t.Context(), "modbus://"+addr, "units=1-4", "range=0-300", "tables=holding", "timeout=30ms")
+	if !strings.Contains(notes, "unit 4: the rest of holding is left out: no answer") || s.Unit(4).Polls() > 40 {
+		t.Errorf("%d requests to unit 4: %s", s.Unit(4).Polls(), notes)
+	}
+	for _, want := range []string{"# holding: 27 to 59 can be read.", "limits: {words: 16}", "# holding: 0 to 99 can be read.", "{name: holding_98, address: 98} # 5", "# holding: 40 to 59 can be read."} {
 		if err != nil || !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s\n%s%v", want, out, notes, err)
 		}

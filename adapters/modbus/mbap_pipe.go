@@ -109,6 +109,9 @@ func (p *pipeline) send(c *call) (uint16, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.waiting, id)
+	if p.broken != nil {
+		return 0, p.broken
+	}
 	_ = p.conn.Close() // half a request may be on the line; read ends by it
 	return 0, p.lost(sending, err)
 }
@@ -185,10 +188,10 @@ func (p *pipeline) alone(id uint16, frame, data []byte) ([]byte, error) {
 
 // fail says why nothing is read any more. Who waits sees it by ended.
 func (p *pipeline) fail(err error) {
-	_ = p.conn.Close()
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.broken = err
+	p.broken = err // before it is closed: a write that fails by that must find why
+	p.mu.Unlock()
+	_ = p.conn.Close()
 }
 
 // why says why nothing is read any more.
