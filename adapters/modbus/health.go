@@ -120,9 +120,9 @@ func (s *source) limit(j *job) time.Duration {
 	return min(u.Timeout, max(waitTimes*seen+waitMargin, waitLeast))
 }
 
-// answered notes that u has answered, be it with an exception. s.mu is held.
-func (s *source) answered(u *unit, took time.Duration) {
-	u.heardAt, s.line.heard = s.now(), true
+// observe notes how long an answer for u took, be it that of a gateway in its
+// place: the next one is waited for as long. s.mu is held.
+func (s *source) observe(u *unit, took time.Duration) {
 	if took > u.seen {
 		u.seen = took
 	} else {
@@ -133,6 +133,12 @@ func (s *source) answered(u *unit, took time.Duration) {
 	} else {
 		s.line.seen -= (s.line.seen - u.seen) / 64
 	}
+}
+
+// answered notes that u has answered, be it with an exception. s.mu is held.
+func (s *source) answered(u *unit, took time.Duration) {
+	u.heardAt, s.line.heard = s.now(), true
+	s.observe(u, took)
 	if u.well() {
 		return
 	}

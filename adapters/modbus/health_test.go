@@ -28,7 +28,7 @@ func TestEightOfTwenty(t *testing.T) {
 		r.kill(2, 3, 7, 8, 11, 15, 19, 20)
 		r.after(20 * time.Second)
 		known := r.s.now()
-		r.after(time.Hour)
+		r.after(30 * time.Minute)
 		for _, u := range []byte{1, 4, 5, 6, 9, 10, 12, 13, 14, 16, 17, 18} {
 			if gap := r.gap(u, died); gap > 1250*time.Millisecond {
 				t.Errorf("longest gap of unit %d while others die: %s", u, gap)
@@ -288,6 +288,12 @@ func TestGateway10And11(t *testing.T) {
 			if n := len(r.seen(2, from)); n > 4 || n == 0 {
 				t.Errorf("asked %d times in ten minutes", n)
 			}
+			if a := r.seen(2, 0); a[2].at-a[1].at < 500*time.Millisecond || a[1].at-a[0].at < 500*time.Millisecond {
+				t.Errorf("asked again at once, although the gateway had waited: %+v", a[:3])
+			}
+			if lost := r.recorded("dev-02", 0); !strings.Contains(lost[0].Reason, "the gateway ") {
+				t.Errorf("reason: %s", lost[0].Reason)
+			}
 			if n := r.answers(1, from); n != 600 || len(r.opens) != 1 {
 				t.Errorf("%d polls of another unit, line opened %d times", n, len(r.opens))
 			}
@@ -427,14 +433,14 @@ func TestGoodMoment(t *testing.T) {
 		r.kill(4, 5, 6) // between the third and the seventh nothing is due for 340 ms
 		r.after(30 * time.Second)
 		from := r.s.now()
-		r.after(time.Hour)
+		r.after(20 * time.Minute)
 		for _, u := range []byte{1, 2, 3, 7, 8, 9, 10} {
 			if gap := r.gap(u, from); gap > 1001*time.Millisecond {
 				t.Errorf("longest gap of unit %d: %s", u, gap)
 			}
 		}
-		if n := len(r.seen(4, from)) + len(r.seen(5, from)) + len(r.seen(6, from)); n < 30 {
-			t.Errorf("%d probes in an hour", n)
+		if n := len(r.seen(4, from)) + len(r.seen(5, from)) + len(r.seen(6, from)); n < 15 {
+			t.Errorf("%d probes in twenty minutes", n)
 		}
 	})
 }

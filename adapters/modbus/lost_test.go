@@ -16,6 +16,7 @@ import (
 // returned waits for Run to return an error.
 func (r *rig) returned(within time.Duration) error {
 	r.t.Helper()
+	r.settle()
 	t := time.NewTimer(within)
 	defer t.Stop()
 	select {
@@ -31,7 +32,7 @@ func (r *rig) returned(within time.Duration) error {
 // fifth request costs no poll: the line is opened anew at once.
 func TestCutEveryFifth(t *testing.T) {
 	rigged(t, &Config{URL: "tcp://10.0.0.5", Devices: devices(3)}, func(r *rig) {
-		r.cutEvery = 5
+		r.change(func() { r.cutEvery = 5 })
 		r.after(time.Minute)
 		for u := byte(1); u <= 3; u++ {
 			if n := r.answers(u, 0); n < 59 {
@@ -66,9 +67,7 @@ func TestLostLine(t *testing.T) {
 		r.start()
 		r.after(5 * time.Second)
 		from := len(r.records)
-		r.mu.Lock()
-		r.broken = errCut
-		r.mu.Unlock()
+		r.change(func() { r.broken = errCut })
 		err := r.returned(2 * time.Second)
 		if len(r.opens) != 2 {
 			t.Errorf("opened %d times, want 2", len(r.opens))
@@ -87,7 +86,7 @@ func TestLostLine(t *testing.T) {
 				t.Errorf("%+v", rec)
 			}
 		}
-		r.refuse = errors.New("connect tcp 10.0.0.5:1502: connection refused")
+		r.change(func() { r.refuse = errors.New("connect tcp 10.0.0.5:1502: connection refused") })
 		for range 5 {
 			r.start()
 			if err := r.returned(time.Second); !strings.Contains(err.Error(), "connection refused") {
@@ -99,7 +98,7 @@ func TestLostLine(t *testing.T) {
 			t.Errorf("%d records while the line cannot be opened", n-3)
 		}
 		r.after(time.Minute)
-		r.refuse, r.broken = nil, nil
+		r.change(func() { r.refuse, r.broken = nil, nil })
 		r.start()
 		r.after(100 * time.Millisecond)
 		if n := len(r.records) - from; n != 6 {
@@ -132,10 +131,15 @@ func TestBlackHole(t *testing.T) {
 			if !strings.Contains(err.Error(), "no device has answered for ") {
 				t.Error(err)
 			}
+			r.stop()
+			for range 5 { // until all are dead
+				r.start()
+				_ = r.returned(time.Minute)
+				r.stop()
+			}
 			for u := range r.units {
 				r.set(u, func(x *rigUnit) { x.dead = false })
 			}
-			r.stop()
 			r.start()
 			at := r.s.now()
 			r.after(1500 * time.Millisecond)
@@ -230,13 +234,11 @@ func TestSunSpec(t *testing.T) {
 			t.Errorf("%d answers of a unit that is back", n)
 		}
 		group := r.s.units[0].groups[0]
-		r.mu.Lock()
-		r.broken = errCut
-		r.mu.Unlock()
+		r.change(func() { r.broken = errCut })
 		r.after(time.Second)
 		_ = r.returned(5 * time.Second)
 		r.stop()
-		r.broken = nil
+		r.change(func() { r.broken = nil })
 		r.start()
 		from = r.s.now()
 		r.after(5 * time.Second)
@@ -357,7 +359,7 @@ func TestPanic(t *testing.T) {
 			}
 			cancel()
 			r.set(4, func(x *rigUnit) { x.once = nil })
-			r.active = 0
+			r.change(func() { r.active = 0 })
 			r.start()
 			from := r.s.now()
 			r.after(10 * time.Second)

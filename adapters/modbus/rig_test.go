@@ -202,8 +202,17 @@ func (r *rig) start() {
 	go func() { r.runs <- r.s.Run(ctx, r.in) }()
 }
 
+// settle puts what the test did before what the source does next.
+func (r *rig) settle() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.s.mu.Lock()
+	defer r.s.mu.Unlock()
+}
+
 // after lets time go by and then looks.
 func (r *rig) after(d time.Duration) {
+	r.settle()
 	time.Sleep(d)
 	synctest.Wait()
 }
@@ -211,6 +220,7 @@ func (r *rig) after(d time.Duration) {
 // end stops Run, which must return nil at once.
 func (r *rig) end() {
 	r.t.Helper()
+	r.settle()
 	r.stop()
 	from := time.Now()
 	if err := <-r.runs; err != nil {
@@ -237,6 +247,13 @@ func (r *rig) set(unit byte, fn func(*rigUnit)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	fn(r.units[unit])
+}
+
+// change changes how the line and the queue behave.
+func (r *rig) change(fn func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	fn()
 }
 
 // seen returns the exchanges of a unit since a time; unit 0 is all.
