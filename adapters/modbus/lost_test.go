@@ -58,6 +58,25 @@ func TestCutEveryFifth(t *testing.T) {
 	})
 }
 
+// TestReopenPause holds that a device which closes the connection after every
+// answer is not knocked at without a pause.
+func TestReopenPause(t *testing.T) {
+	c := &Config{URL: "tcp://10.0.0.5", Devices: devices(3)}
+	c.Every = 5 * time.Millisecond
+	rigged(t, c, func(r *rig) {
+		r.change(func() { r.cutEvery = 2 })
+		r.after(10 * time.Second)
+		if n := len(r.opens); n < 300 {
+			t.Errorf("opened %d times", n)
+		}
+		for i := 1; i < len(r.opens); i++ {
+			if d := r.opens[i] - r.opens[i-1]; d < reopenAfter {
+				t.Fatalf("opened again after %s", d)
+			}
+		}
+	})
+}
+
 // TestLostLine holds that a line which is lost twice without an answer in
 // between ends Run, with what a person needs to know; that each group has one
 // record of it, and no more when the line cannot be opened again.
@@ -227,26 +246,33 @@ func TestSunSpec(t *testing.T) {
 		if warned != 2 {
 			t.Errorf("%d warnings: %+v", warned, r.s.Facts())
 		}
-		r.set(3, func(x *rigUnit) { x.dead = false })
-		from := r.s.now()
-		r.after(probeMax + time.Minute)
-		if n := r.answers(3, from); n < 55 {
-			t.Errorf("%d answers of a unit that is back", n)
-		}
-		group := r.s.units[0].groups[0]
-		r.change(func() { r.broken = errCut })
-		r.after(time.Second)
-		_ = r.returned(5 * time.Second)
-		r.stop()
-		r.change(func() { r.broken = nil })
-		r.start()
-		from = r.s.now()
-		r.after(5 * time.Second)
-		if a := r.seen(1, from); len(a) < 5 || a[0].address != 40000 || r.s.units[0].groups[0] != group {
-			t.Errorf("on a new line: %+v", a)
-		}
+		r.sunspecAgain()
 		r.end()
 	})
+}
+
+// sunspecAgain is the second half of TestSunSpec: the silent unit comes back,
+// and the line is opened anew.
+func (r *rig) sunspecAgain() {
+	r.t.Helper()
+	r.set(3, func(x *rigUnit) { x.dead = false })
+	from := r.s.now()
+	r.after(probeMax + time.Minute)
+	if n := r.answers(3, from); n < 55 {
+		r.t.Errorf("%d answers of a unit that is back", n)
+	}
+	group := r.s.units[0].groups[0]
+	r.change(func() { r.broken = errCut })
+	r.after(time.Second)
+	_ = r.returned(5 * time.Second)
+	r.stop()
+	r.change(func() { r.broken = nil })
+	r.start()
+	from = r.s.now()
+	r.after(5 * time.Second)
+	if a := r.seen(1, from); len(a) < 5 || a[0].address != 40000 || r.s.units[0].groups[0] != group {
+		r.t.Errorf("on a new line: %+v", a)
+	}
 }
 
 // TestState holds that the state of counters is stored at the end, is read at
