@@ -275,54 +275,6 @@ func (r *rig) sunspecAgain() {
 	}
 }
 
-// TestState holds that the state of counters is stored at the end, is read at
-// the start, and that a file which cannot be read stops nothing.
-func TestState(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "state")
-	run := func(saved string) (read string, log string) {
-		synctest.Test(t, func(t *testing.T) {
-			r := newRig(t, &Config{Devices: devices(2)})
-			r.s.env.State = dir
-			r.start()
-			r.after(2 * time.Second)
-			g := r.s.units[1].groups[0]
-			g.mu.Lock()
-			read = string(g.decoder.state())
-			if saved != "" {
-				g.decoder.restore([]byte(saved))
-			}
-			g.mu.Unlock()
-			if saved == "later" {
-				r.after(saveEvery + time.Minute)
-				if text, err := os.ReadFile(filepath.Join(dir, keptFile)); err != nil || !strings.Contains(string(text), "dev-02/main") {
-					t.Errorf("after ten minutes: %s %v", text, err)
-				}
-			}
-			r.end()
-			log = r.log.String()
-		})
-		return read, log
-	}
-	for _, c := range []struct{ saved, read, log string }{
-		{"one", "", ""}, {"later", "one", ""}, {"", "later", ""},
-	} {
-		if read, log := run(c.saved); read != c.read || log != c.log {
-			t.Errorf("read %q, want %q; log %s", read, c.read, log)
-		}
-	}
-	if files, _ := os.ReadDir(dir); len(files) != 1 {
-		t.Errorf("files left: %v", files)
-	}
-	for _, text := range []string{"", "{", `{"version":7}`, `{"version":1,"counters":{"dev-02/main":"!"}}`} {
-		if err := os.WriteFile(filepath.Join(dir, keptFile), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if read, log := run(""); read != "" || !strings.Contains(log, "counters begin anew") {
-			t.Errorf("of %q: read %q, log %s", text, read, log)
-		}
-	}
-}
-
 // TestRenewed holds that certificates and the like which are renewed are taken
 // up by opening the line anew, which costs no poll and is no outage.
 func TestRenewed(t *testing.T) {

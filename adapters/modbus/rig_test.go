@@ -53,6 +53,7 @@ type rigUnit struct {
 	lose  bool             // asking it loses the line
 	codes map[uint16]byte  // exceptions by address
 	once  func(q *request) // called with each request
+	value uint16           // of every register; 0: the number of the unit in each byte
 }
 
 // asked is one exchange.
@@ -117,6 +118,9 @@ func (l *rigLine) Ask(ctx context.Context, q *request) ([]byte, error) {
 	data := make([]byte, 2*q.count)
 	for i := range data {
 		data[i] = q.unit
+	}
+	for i := 0; u.value != 0 && i < len(data); i += 2 {
+		binary.BigEndian.PutUint16(data[i:], u.value)
 	}
 	if r.sunspec[q.unit] { // model 101 with 20 registers, and the end
 		for i := range q.count {

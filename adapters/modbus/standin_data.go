@@ -13,13 +13,16 @@ import (
 type decoder struct {
 	names []string
 	runs  []span
-	saved []byte
+	// Of a group that counts: what went before, and the last number.
+	counter    bool
+	base, last uint64
 }
 
 func compile(_ *Profile, g *Group) (*decoder, error) {
 	d := &decoder{}
 	for i := range g.Points {
 		p := &g.Points[i]
+		d.counter = d.counter || p.Counter
 		for n := range max(1, p.Count) {
 			name := p.Name
 			if p.Count > 1 {
@@ -32,10 +35,22 @@ func compile(_ *Profile, g *Group) (*decoder, error) {
 	return d, nil
 }
 
-func (d *decoder) spans() []span        { return d.runs }
-func (d *decoder) state() []byte        { return d.saved }
-func (d *decoder) rebased() bool        { return false }
-func (d *decoder) restore(state []byte) { d.saved = state }
+func (d *decoder) spans() []span { return d.runs }
+func (d *decoder) rebased() bool { return false }
+
+func (d *decoder) state() []byte {
+	if !d.counter {
+		return nil
+	}
+	return binary.BigEndian.AppendUint64(nil, d.base+d.last)
+}
+
+func (d *decoder) restore(state []byte) {
+	if len(state) == 8 {
+		n := binary.BigEndian.Uint64(state)
+		d.base, d.last = n&^0xFFFF, n&0xFFFF
+	}
+}
 
 func (d *decoder) values(dst []gateway.Value, results []reading) []gateway.Value {
 	for i, r := range results {
@@ -43,7 +58,15 @@ func (d *decoder) values(dst []gateway.Value, results []reading) []gateway.Value
 			dst = append(dst, gateway.BadValue(d.names[i], r.err.Error()))
 			continue
 		}
-		dst = append(dst, gateway.UintValue(d.names[i], uint64(binary.BigEndian.Uint16(r.data))))
+		n := uint64(binary.BigEndian.Uint16(r.data))
+		if d.counter {
+			if n < d.last {
+				d.base += 1 << 16
+			}
+			d.last = n
+			n += d.base
+		}
+		dst = append(dst, gateway.UintValue(d.names[i], n))
 	}
 	return dst
 }
