@@ -241,6 +241,7 @@ func (w *worker) wrong(ctx context.Context, q *request, took time.Duration, err 
 		s.mu.Lock()
 		w.answers++ // of the gateway: the line is well
 		w.mute, w.heardAt = 0, s.now()
+		s.observe(u, took)
 		s.silent(w.j, took)
 		s.mu.Unlock()
 		return err

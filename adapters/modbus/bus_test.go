@@ -194,7 +194,7 @@ func TestQueueStuck(t *testing.T) {
 	c := &Config{Devices: devices(2)}
 	c.Every = 10 * time.Millisecond
 	rigged(t, c, func(r *rig) {
-		r.stuck = true
+		r.change(func() { r.stuck = true })
 		r.after(time.Minute)
 		if n := len(r.pending); n != mostInFlight {
 			t.Errorf("%d records in flight, want %d", n, mostInFlight)
@@ -231,9 +231,7 @@ func TestReportAfterRefusal(t *testing.T) {
 	c := &Config{Devices: devices(1)}
 	c.Devices[0].Report = "change"
 	rigged(t, c, func(r *rig) {
-		r.mu.Lock()
-		r.stuck = true
-		r.mu.Unlock()
+		r.change(func() { r.stuck = true })
 		r.after(5 * time.Second)
 		if n := len(r.records); n != 1 {
 			t.Fatalf("%d records of values that do not change", n)

@@ -16,6 +16,7 @@ import (
 // returned waits for Run to return an error.
 func (r *rig) returned(within time.Duration) error {
 	r.t.Helper()
+	r.settle()
 	t := time.NewTimer(within)
 	defer t.Stop()
 	select {
@@ -31,7 +32,7 @@ func (r *rig) returned(within time.Duration) error {
 // fifth request costs no poll: the line is opened anew at once.
 func TestCutEveryFifth(t *testing.T) {
 	rigged(t, &Config{URL: "tcp://10.0.0.5", Devices: devices(3)}, func(r *rig) {
-		r.cutEvery = 5
+		r.change(func() { r.cutEvery = 5 })
 		r.after(time.Minute)
 		for u := byte(1); u <= 3; u++ {
 			if n := r.answers(u, 0); n < 59 {
@@ -57,6 +58,25 @@ func TestCutEveryFifth(t *testing.T) {
 	})
 }
 
+// TestReopenPause holds that a device which closes the connection after every
+// answer is not knocked at without a pause.
+func TestReopenPause(t *testing.T) {
+	c := &Config{URL: "tcp://10.0.0.5", Devices: devices(3)}
+	c.Every = 5 * time.Millisecond
+	rigged(t, c, func(r *rig) {
+		r.change(func() { r.cutEvery = 2 })
+		r.after(10 * time.Second)
+		if n := len(r.opens); n < 300 {
+			t.Errorf("opened %d times", n)
+		}
+		for i := 1; i < len(r.opens); i++ {
+			if d := r.opens[i] - r.opens[i-1]; d < reopenAfter {
+				t.Fatalf("opened again after %s", d)
+			}
+		}
+	})
+}
+
 // TestLostLine holds that a line which is lost twice without an answer in
 // between ends Run, with what a person needs to know; that each group has one
 // record of it, and no more when the line cannot be opened again.
@@ -66,9 +86,7 @@ func TestLostLine(t *testing.T) {
 		r.start()
 		r.after(5 * time.Second)
 		from := len(r.records)
-		r.mu.Lock()
-		r.broken = errCut
-		r.mu.Unlock()
+		r.change(func() { r.broken = errCut })
 		err := r.returned(2 * time.Second)
 		if len(r.opens) != 2 {
 			t.Errorf("opened %d times, want 2", len(r.opens))
@@ -87,7 +105,7 @@ func TestLostLine(t *testing.T) {
 				t.Errorf("%+v", rec)
 			}
 		}
-		r.refuse = errors.New("connect tcp 10.0.0.5:1502: connection refused")
+		r.change(func() { r.refuse = errors.New("connect tcp 10.0.0.5:1502: connection refused") })
 		for range 5 {
 			r.start()
 			if err := r.returned(time.Second); !strings.Contains(err.Error(), "connection refused") {
@@ -99,7 +117,7 @@ func TestLostLine(t *testing.T) {
 			t.Errorf("%d records while the line cannot be opened", n-3)
 		}
 		r.after(time.Minute)
-		r.refuse, r.broken = nil, nil
+		r.change(func() { r.refuse, r.broken = nil, nil })
 		r.start()
 		r.after(100 * time.Millisecond)
 		if n := len(r.records) - from; n != 6 {
@@ -132,10 +150,15 @@ func TestBlackHole(t *testing.T) {
 			if !strings.Contains(err.Error(), "no device has answered for ") {
 				t.Error(err)
 			}
+			r.stop()
+			for range 5 { // until all are dead
+				r.start()
+				_ = r.returned(time.Minute)
+				r.stop()
+			}
 			for u := range r.units {
 				r.set(u, func(x *rigUnit) { x.dead = false })
 			}
-			r.stop()
 			r.start()
 			at := r.s.now()
 			r.after(1500 * time.Millisecond)
@@ -223,75 +246,32 @@ func TestSunSpec(t *testing.T) {
 		if warned != 2 {
 			t.Errorf("%d warnings: %+v", warned, r.s.Facts())
 		}
-		r.set(3, func(x *rigUnit) { x.dead = false })
-		from := r.s.now()
-		r.after(probeMax + time.Minute)
-		if n := r.answers(3, from); n < 55 {
-			t.Errorf("%d answers of a unit that is back", n)
-		}
-		group := r.s.units[0].groups[0]
-		r.mu.Lock()
-		r.broken = errCut
-		r.mu.Unlock()
-		r.after(time.Second)
-		_ = r.returned(5 * time.Second)
-		r.stop()
-		r.broken = nil
-		r.start()
-		from = r.s.now()
-		r.after(5 * time.Second)
-		if a := r.seen(1, from); len(a) < 5 || a[0].address != 40000 || r.s.units[0].groups[0] != group {
-			t.Errorf("on a new line: %+v", a)
-		}
+		r.sunspecAgain()
 		r.end()
 	})
 }
 
-// TestState holds that the state of counters is stored at the end, is read at
-// the start, and that a file which cannot be read stops nothing.
-func TestState(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "state")
-	run := func(saved string) (read string, log string) {
-		synctest.Test(t, func(t *testing.T) {
-			r := newRig(t, &Config{Devices: devices(2)})
-			r.s.env.State = dir
-			r.start()
-			r.after(2 * time.Second)
-			g := r.s.units[1].groups[0]
-			g.mu.Lock()
-			read = string(g.decoder.state())
-			if saved != "" {
-				g.decoder.restore([]byte(saved))
-			}
-			g.mu.Unlock()
-			if saved == "later" {
-				r.after(saveEvery + time.Minute)
-				if text, err := os.ReadFile(filepath.Join(dir, keptFile)); err != nil || !strings.Contains(string(text), "dev-02/main") {
-					t.Errorf("after ten minutes: %s %v", text, err)
-				}
-			}
-			r.end()
-			log = r.log.String()
-		})
-		return read, log
+// sunspecAgain is the second half of TestSunSpec: the silent unit comes back,
+// and the line is opened anew.
+func (r *rig) sunspecAgain() {
+	r.t.Helper()
+	r.set(3, func(x *rigUnit) { x.dead = false })
+	from := r.s.now()
+	r.after(probeMax + time.Minute)
+	if n := r.answers(3, from); n < 55 {
+		r.t.Errorf("%d answers of a unit that is back", n)
 	}
-	for _, c := range []struct{ saved, read, log string }{
-		{"one", "", ""}, {"later", "one", ""}, {"", "later", ""},
-	} {
-		if read, log := run(c.saved); read != c.read || log != c.log {
-			t.Errorf("read %q, want %q; log %s", read, c.read, log)
-		}
-	}
-	if files, _ := os.ReadDir(dir); len(files) != 1 {
-		t.Errorf("files left: %v", files)
-	}
-	for _, text := range []string{"", "{", `{"version":7}`, `{"version":1,"counters":{"dev-02/main":"!"}}`} {
-		if err := os.WriteFile(filepath.Join(dir, keptFile), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if read, log := run(""); read != "" || !strings.Contains(log, "counters begin anew") {
-			t.Errorf("of %q: read %q, log %s", text, read, log)
-		}
+	group := r.s.units[0].groups[0]
+	r.change(func() { r.broken = errCut })
+	r.after(time.Second)
+	_ = r.returned(5 * time.Second)
+	r.stop()
+	r.change(func() { r.broken = nil })
+	r.start()
+	from = r.s.now()
+	r.after(5 * time.Second)
+	if a := r.seen(1, from); len(a) < 5 || a[0].address != 40000 || r.s.units[0].groups[0] != group {
+		r.t.Errorf("on a new line: %+v", a)
 	}
 }
 
@@ -357,7 +337,7 @@ func TestPanic(t *testing.T) {
 			}
 			cancel()
 			r.set(4, func(x *rigUnit) { x.once = nil })
-			r.active = 0
+			r.change(func() { r.active = 0 })
 			r.start()
 			from := r.s.now()
 			r.after(10 * time.Second)

@@ -53,6 +53,7 @@ type rigUnit struct {
 	lose  bool             // asking it loses the line
 	codes map[uint16]byte  // exceptions by address
 	once  func(q *request) // called with each request
+	value uint16           // of every register; 0: the number of the unit in each byte
 }
 
 // asked is one exchange.
@@ -117,6 +118,9 @@ func (l *rigLine) Ask(ctx context.Context, q *request) ([]byte, error) {
 	data := make([]byte, 2*q.count)
 	for i := range data {
 		data[i] = q.unit
+	}
+	for i := 0; u.value != 0 && i < len(data); i += 2 {
+		binary.BigEndian.PutUint16(data[i:], u.value)
 	}
 	if r.sunspec[q.unit] { // model 101 with 20 registers, and the end
 		for i := range q.count {
@@ -202,8 +206,17 @@ func (r *rig) start() {
 	go func() { r.runs <- r.s.Run(ctx, r.in) }()
 }
 
+// settle puts what the test did before what the source does next.
+func (r *rig) settle() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.s.mu.Lock()
+	defer r.s.mu.Unlock()
+}
+
 // after lets time go by and then looks.
 func (r *rig) after(d time.Duration) {
+	r.settle()
 	time.Sleep(d)
 	synctest.Wait()
 }
@@ -211,6 +224,7 @@ func (r *rig) after(d time.Duration) {
 // end stops Run, which must return nil at once.
 func (r *rig) end() {
 	r.t.Helper()
+	r.settle()
 	r.stop()
 	from := time.Now()
 	if err := <-r.runs; err != nil {
@@ -237,6 +251,13 @@ func (r *rig) set(unit byte, fn func(*rigUnit)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	fn(r.units[unit])
+}
+
+// change changes how the line and the queue behave.
+func (r *rig) change(fn func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	fn()
 }
 
 // seen returns the exchanges of a unit since a time; unit 0 is all.

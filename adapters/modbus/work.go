@@ -142,7 +142,7 @@ func (w *worker) probe(ctx context.Context, u *unit) error {
 	if !gone {
 		err = nil
 	}
-	if isSilence(err) || isUnreachable(err) {
+	if !isLost(err) && (isSilence(err) || isUnreachable(err)) { // what ends the line may be a silence as well
 		if tell {
 			w.bad(g, fmt.Errorf("device lost: %w", err))
 		}
