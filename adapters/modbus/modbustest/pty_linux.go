@@ -83,7 +83,7 @@ func (t *terminal) Close() error {
 
 // patience is how long a master may not read before bytes are lost, as they are
 // in a port that overruns.
-const patience = 20 * time.Millisecond
+const patience = 5 * time.Millisecond
 
 // Write never fails because nobody listens.
 func (t *terminal) Write(b []byte) (int, error) {
