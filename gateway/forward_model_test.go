@@ -89,6 +89,7 @@ type model struct {
 	cur    *buffer.Cursor
 	dead   *fakeKeeper
 	far    *farSide
+	f      *forwarder
 	sent   int // records appended
 	cancel context.CancelFunc
 	cut    context.CancelFunc
@@ -108,7 +109,7 @@ func (m *model) open() {
 		log: (&logText{}).logger(), clock: clock, link: newLink(nil, clock), wait: backoff{min: 1, max: 1}}
 	ctx, cancel := context.WithCancel(context.Background())
 	hard, cut := context.WithCancel(context.Background())
-	m.cancel, m.cut, m.ended = cancel, cut, make(chan struct{})
+	m.f, m.cancel, m.cut, m.ended = f, cancel, cut, make(chan struct{})
 	ended := m.ended
 	go func() { defer close(ended); f.run(ctx, hard) }()
 }
@@ -262,6 +263,11 @@ func (m *model) crash() {
 		m.t.Fatal(err)
 	}
 	m.stop()
+	if m.f.batch != nil { // a batch in pieces is released as a whole: what was confirmed of it comes again
+		for _, it := range m.f.batch.Items[:m.f.pieces.done] {
+			m.far.more[it.Seq]++
+		}
+	}
 	if err := os.RemoveAll(m.dir); err != nil {
 		m.t.Fatal(err)
 	}
