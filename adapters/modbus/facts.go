@@ -147,9 +147,22 @@ func (s *source) Facts() (all []gateway.Fact) {
 func (s *source) illness(u *unit, now time.Duration) gateway.Fact {
 	text := fmt.Sprintf("unit %d has not answered for %s: %s", u.number, (now - u.since).Round(time.Second), u.why)
 	if u.dead {
-		text += fmt.Sprintf("; asked again in %s", max(0, u.probe.due-now).Round(time.Second))
+		switch wait := (u.probe.due - now).Round(time.Second); {
+		case !s.connected():
+			text += "; asked again when the line is open"
+		case wait <= 0:
+			text += "; asked again now"
+		default:
+			text += fmt.Sprintf("; asked again in %s", wait)
+		}
 	}
 	return gateway.Fact{Name: "device " + u.Name, Value: text, Warn: true}
+}
+
+// connected reports whether there is an open line.
+func (s *source) connected() bool {
+	b := s.current.Load()
+	return b != nil && !b.over.Load()
 }
 
 // Measures implements gateway.Measurer.
