@@ -112,7 +112,11 @@ func (s *source) Facts() (all []gateway.Fact) {
 	}
 	now := s.now()
 	c := &s.count
-	all = append(all, gateway.Fact{Name: "devices", Value: fmt.Sprintf("%d of %d answer", s.line.well, len(s.units))})
+	answer := "answer"
+	if !s.connected() {
+		answer = "answered when there was a line"
+	}
+	all = append(all, gateway.Fact{Name: "devices", Value: fmt.Sprintf("%d of %d %s", s.line.well, len(s.units), answer)})
 	line := fmt.Sprintf("%.0f %% busy over the last minute; %d polls, %d left out (%d late, %d for the queue, %d without a line), %d of devices that did not answer",
 		s.load.percent(now), c.polls.Load(), c.late.Load()+c.queue.Load()+c.line.Load(), c.late.Load(), c.queue.Load(), c.line.Load(), c.off.Load())
 	if late+foreign > 0 {

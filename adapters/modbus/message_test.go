@@ -73,11 +73,15 @@ func TestFactsWithoutLine(t *testing.T) {
 		r.set(1, func(x *rigUnit) { x.dead = true })
 		r.after(time.Minute)
 		r.end()
-		for _, f := range r.s.Facts() {
+		facts := r.s.Facts()
+		if facts[0].Value != "1 of 2 answered when there was a line" {
+			t.Error(facts[0])
+		}
+		for _, f := range facts {
 			if f.Name == "device dev-01" && strings.HasSuffix(f.Value, "; asked again when the line is open") {
 				return
 			}
 		}
-		t.Error(r.s.Facts())
+		t.Error(facts)
 	})
 }
