@@ -2,9 +2,12 @@ package modbus
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/waystation-iot/waystation/adapters/modbus/modbustest"
 )
 
 // TestPoisonAfterOutage: when a line opens after a while, those that answer are
@@ -43,4 +46,16 @@ func TestPoisonAfterOutage(t *testing.T) {
 		}
 		r.end()
 	})
+}
+
+// TestHalfAnswer: after half an answer the line is not fit for the next request,
+// whose answer would be taken for the other half. Who stopped is blamed.
+func TestHalfAnswer(t *testing.T) {
+	s := tellingPlant(t, 1, 2)
+	l := tcpLine(t, s, 1)
+	s.Unit(1).Fault(modbustest.Fault{StopAfter: 4})
+	_, err := l.Ask(t.Context(), &request{unit: 1, function: readHolding, count: 2, timeout: brief})
+	if err == nil || isSilence(err) || !strings.Contains(err.Error(), "stopped in its middle: 4 bytes of the header of an answer") {
+		t.Error(err)
+	}
 }
