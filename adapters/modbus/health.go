@@ -46,6 +46,7 @@ func (h *health) well() bool { return h.proven && !h.dead && h.strikes == 0 }
 type lineHealth struct {
 	well    int           // units that answer
 	heard   bool          // one has since the line was opened
+	opened  time.Duration // when that was
 	seen    time.Duration // how long answers take at most
 	suspect time.Duration // until then a silence is likely
 	credit  time.Duration // time that may be spent on units that owe an answer

@@ -48,6 +48,32 @@ func TestPoisonAfterOutage(t *testing.T) {
 	})
 }
 
+// TestPoisons: several units that make the line fall from the start on do not
+// keep the one that answers from being read.
+func TestPoisons(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, &Config{URL: "tcp://10.0.0.5", Devices: devices(4)})
+		for u := byte(1); u <= 3; u++ {
+			r.set(u, func(x *rigUnit) { x.lose = true })
+		}
+		r.start()
+		ends := 0
+		for range 60 { // as the gateway does, with its pauses
+			r.after(10 * time.Second)
+			select {
+			case <-r.runs:
+				ends++
+				r.start()
+			default:
+			}
+		}
+		if n := r.answers(4, r.s.now()-5*time.Minute); n < 290 || ends > 6 {
+			t.Errorf("%d answers in five minutes, Run ended %d times", n, ends)
+		}
+		r.end()
+	})
+}
+
 // TestHalfAnswer: after half an answer the line is not fit for the next request,
 // whose answer would be taken for the other half. Who stopped is blamed.
 func TestHalfAnswer(t *testing.T) {

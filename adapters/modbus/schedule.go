@@ -21,6 +21,7 @@ type job struct {
 	deadline time.Duration // to be done before it
 	tries    int           // requests of this cycle without an answer
 	cuts     int           // times the line was lost in this cycle
+	falls    int           // times the line was lost by it before anybody had answered
 	busy     int           // times the unit asked for patience in this cycle
 	running  bool
 	gone     bool  // it is not to be done any more

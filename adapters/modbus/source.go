@@ -20,6 +20,8 @@ const (
 	lookWait     = 30 * time.Second      // how often certificates in files are looked at
 	saveEvery    = 10 * time.Minute      // how often the state of counters is stored
 	saveSoon     = 10 * time.Second      // the same when one rolled over
+	fallStep     = 10 * time.Millisecond // by so much later it is due whenever it made the line fall,
+	mostFalls    = 50                    // at most so many times
 	reopenAfter  = 20 * time.Millisecond // least time between two openings of the line
 )
 
@@ -201,7 +203,7 @@ func (s *source) begin() {
 // dead units are asked again as if they had just been lost: it may have been
 // the line. s.mu is held.
 func (s *source) opened(now time.Duration) {
-	s.line.accrued, s.line.heard = now, false
+	s.line.accrued, s.line.opened, s.line.heard = now, now, false
 	for _, u := range s.units {
 		if u.dead {
 			if s.line.well == 0 {
@@ -218,6 +220,7 @@ func (s *source) opened(now time.Duration) {
 			}
 			s.count.line.Add(int64(late / g.every))
 			g.soon(now)
+			g.due += time.Duration(min(g.falls, mostFalls)) * fallStep // the others first
 			s.queue.put(&g.job)
 		}
 	}

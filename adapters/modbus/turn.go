@@ -13,12 +13,13 @@ func (s *source) settle(g *group, err error) (over bool, buried *unit) {
 	g.running = false
 	switch {
 	case err == nil:
-		g.strikes = 0
+		g.strikes, g.falls = 0, 0
 		s.later(g, now)
 		return true, nil
 	case isLost(err):
-		if !s.line.heard { // it may have been anybody's request
-			s.queue.put(&g.job)
+		if !s.line.heard { // it may have been anybody's request: another goes first
+			g.falls++
+			s.again(g, now)
 			return false, nil
 		}
 		if g.cuts++; g.cuts == 1 {
@@ -84,17 +85,18 @@ func (s *source) take(now time.Duration) (*job, time.Duration) {
 	q.ripen(now)
 	s.accrue(now)
 	var j *job
-	if s.line.heard || s.line.well == 0 { // else those that answer show first that the line is well
+	wait := s.trial(now)
+	if wait == 0 {
+		wait = never
 		j = s.impatient(now)
 	}
 	if j == nil {
 		j = q.good.first()
 	}
-	if j == nil {
+	if j == nil && wait == never {
 		j = q.fresh.first()
 	}
-	wait := never
-	if j == nil {
+	if j == nil && wait == never {
 		if j = q.poor.first(); j != nil {
 			if wait = s.hold(j, now); wait > 0 {
 				j = nil
@@ -110,6 +112,17 @@ func (s *source) take(now time.Duration) (*job, time.Duration) {
 	j.out()
 	j.running = true
 	return j, 0
+}
+
+// trial is how long only those that answer are asked, after the line was opened:
+// until one of them has answered, but not for long. A unit that makes the line
+// fall would else do so before anybody has answered, and a line that is lost so
+// is not opened again at once. s.mu is held.
+func (s *source) trial(now time.Duration) time.Duration {
+	if s.line.heard || s.line.well == 0 {
+		return 0
+	}
+	return max(0, s.line.opened+patienceProbe-now)
 }
 
 const never = time.Duration(1<<63 - 1)
