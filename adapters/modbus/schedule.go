@@ -22,6 +22,7 @@ type job struct {
 	tries    int           // requests of this cycle without an answer
 	cuts     int           // times the line was lost in this cycle
 	busy     int           // times the unit asked for patience in this cycle
+	early    early         // why it is due before its cycle
 	running  bool
 	gone     bool  // it is not to be done any more
 	heap     *jobs // nil: in none
@@ -149,7 +150,7 @@ func (j *job) advance(now time.Duration) (missed int64) {
 func (j *job) set(k int64) {
 	j.cycle, j.due = k, j.phase+time.Duration(k)*j.every
 	j.deadline = j.due + j.every
-	j.tries, j.cuts, j.busy = 0, 0, 0
+	j.tries, j.cuts, j.busy, j.early = 0, 0, 0, onTime
 }
 
 // soon makes j due now, in the cycle that is under way.

@@ -15,6 +15,7 @@ func (s *source) settle(g *group, err error) (over bool, buried *unit) {
 	case err == nil:
 		g.strikes = 0
 		s.later(g, now)
+		s.goOn(g, now)
 		return true, nil
 	case isLost(err):
 		if !s.line.heard { // it may have been anybody's request

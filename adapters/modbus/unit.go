@@ -43,6 +43,7 @@ type group struct {
 	strikes  int           // polls given up in a row; source.mu guards it
 	failedAt time.Duration // of the last poll that was given up; source.mu guards it
 	refused  string        // what the device refuses, for facts; source.mu guards it
+	searches int           // runs of a search since the last cycle; source.mu guards it
 
 	ask  func(context.Context, *request) ([]byte, error) // g.request, made once
 	done func(error)                                     // made once
@@ -50,6 +51,9 @@ type group struct {
 	// Of the poll being made.
 	w     *worker
 	heard bool // the unit has answered in this cycle
+	bears bool // it may still ask for patience
+	mode  early
+	open  bool // what the device refuses is still searched for
 	saved savedAnswers
 	cause error // why the last request went wrong
 	held  int   // spans that were held off when refused was made
@@ -233,7 +237,7 @@ func (g *group) request(ctx context.Context, q *request) ([]byte, error) {
 	}
 	if code := exception(err); code != 0 {
 		g.heard = true
-		if isBusy(code) && g.busy < busyTimes {
+		if isBusy(code) && g.bears {
 			err = &busyError{code}
 		}
 	}

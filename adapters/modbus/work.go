@@ -62,14 +62,20 @@ func (w *worker) read(ctx context.Context, g *group) error {
 		g.poll.forget()
 	}
 	start := s.now()
-	if start-g.saved.since > g.every+2*g.u.Timeout || g.tries+g.cuts+g.busy == 0 {
+	first := s.taken(g, start)
+	if g.mode == toSearch {
+		return w.search(ctx, g)
+	}
+	if first || len(g.saved.of) == 0 || start-g.saved.since > min(g.every, savedFor)+2*g.u.Timeout {
 		g.saved.clear()
 		g.saved.since = start
 	}
+	since := g.saved.since
 	results, err := g.poll.run(ctx, g.ask)
 	s.count.polls.Add(1)
-	took := s.now() - start
+	took := s.now() - since
 	s.noteRefused(g)
+	g.open = err == nil && g.poll.unfinished()
 	s.mu.Lock()
 	over, buried := s.settle(g, err)
 	s.mu.Unlock()
@@ -211,8 +217,10 @@ func (s *source) skip(g *group) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	g.running = false
-	s.count.queue.Add(1 + g.advance(s.now()))
-	s.queue.put(&g.job)
+	s.count.queue.Add(g.pass(s.now()))
+	if !g.u.dead {
+		s.queue.put(&g.job)
+	}
 }
 
 // deliver makes a record of what a poll found. Room was reserved for it.
