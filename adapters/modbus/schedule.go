@@ -21,6 +21,7 @@ type job struct {
 	deadline time.Duration // to be done before it
 	tries    int           // requests of this cycle without an answer
 	cuts     int           // times the line was lost in this cycle
+	blind    int           // times it was lost before anybody had answered, since the last poll that was made
 	busy     int           // times the unit asked for patience in this cycle
 	early    early         // why it is due before its cycle
 	running  bool
@@ -102,7 +103,7 @@ func (q *schedule) ripen(now time.Duration) {
 // ready returns the heap for a job that is due.
 func (q *schedule) ready(j *job) *jobs {
 	switch u := j.u; {
-	case u.dead || u.strikes > 0 || j.cuts > 0 || j.g != nil && j.g.strikes > 0:
+	case u.dead || u.strikes > 0 || j.cuts+j.blind > 0 || j.g != nil && j.g.strikes > 0:
 		return &q.poor
 	case u.proven:
 		return &q.good

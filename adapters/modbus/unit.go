@@ -27,9 +27,10 @@ type unit struct {
 	// Guarded by source.mu.
 	groups   []*group
 	models   []Group       // SunSpec models that were found
-	looked   bool          // they have been looked for since Run began
 	noModels string        // why none were
 	unnamed  int           // how often it may still be asked who it is
+	shy      bool          // the line was lost when it was asked
+	looking  bool          // its models are being looked for
 	tags     []gateway.Tag // fixed and what it told of itself; replaced, never changed
 	health
 }
@@ -156,6 +157,9 @@ func smallestOf(blocks []block, sel *Select) (q request) {
 func (s *source) adopt(u *unit, found []Group) error {
 	if reflect.DeepEqual(found, u.models) {
 		return nil
+	}
+	for _, g := range u.groups[len(u.Profile.Groups):] {
+		s.keep(g)
 	}
 	groups := make([]*group, 0, len(found))
 	for i := range found {
