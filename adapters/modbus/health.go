@@ -247,7 +247,7 @@ func (s *source) revive(u *unit) {
 		}
 	}
 	s.askWho(u)
-	if u.Profile.SunSpec != nil && !u.looked {
+	if u.Profile.SunSpec != nil && !u.looking { // it may have other models, elsewhere
 		u.lookup.due = now
 		s.queue.put(&u.lookup)
 	}
@@ -258,6 +258,8 @@ func (s *source) revive(u *unit) {
 // then. s.mu is held.
 func (s *source) askWho(u *unit) {
 	if u.Identify {
-		u.unnamed = 2
+		if u.unnamed = 2; u.shy {
+			u.unnamed = 1
+		}
 	}
 }

@@ -52,6 +52,7 @@ type rigUnit struct {
 	quiet map[uint16]bool  // addresses it does not answer
 	lose  bool             // asking it loses the line
 	codes map[uint16]byte  // exceptions by address
+	lacks func(int) bool   // addresses it refuses, nil: none
 	once  func(q *request) // called with each request
 	value uint16           // of every register; 0: the number of the unit in each byte
 }
@@ -87,6 +88,11 @@ func (l *rigLine) Ask(ctx context.Context, q *request) ([]byte, error) {
 	code := u.code
 	if u.codes[q.address] != 0 {
 		code = u.codes[q.address]
+	}
+	for a := range int(q.count) {
+		if u.lacks != nil && u.lacks(int(q.address)+a) {
+			code = 2
+		}
 	}
 	switch {
 	case r.broken != nil:

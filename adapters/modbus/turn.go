@@ -15,9 +15,12 @@ func (s *source) settle(g *group, err error) (over bool, buried *unit) {
 	case err == nil:
 		g.strikes = 0
 		s.later(g, now)
+		s.goOn(g, now)
 		return true, nil
 	case isLost(err):
-		if !s.line.heard { // it may have been anybody's request
+		if !s.line.heard { // it may have been anybody's request: another goes first on the next line
+			g.blind++
+			g.due = now
 			s.queue.put(&g.job)
 			return false, nil
 		}
@@ -72,7 +75,7 @@ func (s *source) later(g *group, now time.Duration) {
 		s.count.late.Add(missed)
 	}
 	g.saved.clear()
-	g.heard = false
+	g.heard, g.blind = false, 0
 	if !g.u.dead {
 		s.queue.put(&g.job)
 	}
@@ -142,13 +145,14 @@ func patience(j *job) time.Duration {
 // that may be spent on it, and for a moment in which it holds up nobody. After a
 // request that may have made the line fall another goes first. s.mu is held.
 func (s *source) hold(j *job, now time.Duration) time.Duration {
+	next, left := s.queue.waiting.first(), patience(j)-s.waited(j, now)
+	if j.cuts+j.blind > 0 && !s.line.heard && next != nil {
+		return min(next.due-now, left)
+	}
 	if s.others(j) == 0 {
 		return 0
 	}
-	next, left := s.queue.waiting.first(), patience(j)-s.waited(j, now)
 	switch {
-	case j.cuts > 0 && !s.line.heard && next != nil:
-		return min(next.due-now, left)
 	case j.u.well() && !j.owes():
 		return 0
 	case s.line.credit < 0:
