@@ -143,6 +143,34 @@ func TestIgnoredProbe(t *testing.T) {
 	})
 }
 
+// TestIgnoredProbeAlone holds the same for a device that is alone on a TCP line,
+// which is opened anew while it is silent.
+func TestIgnoredProbeAlone(t *testing.T) {
+	c := &Config{URL: "tcp://10.0.0.5", Devices: devices(1)}
+	c.Devices[0].Profile = &Profile{Groups: []Group{{Name: "a", Points: points(200, 3)}, {Name: "b", Points: points(0, 50)}}}
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, c)
+		r.start()
+		r.set(1, func(x *rigUnit) { x.dead, x.quiet = true, map[uint16]bool{200: true} })
+		for tries := 0; r.answers(1, 0) == 0 && tries < 12; tries++ {
+			if tries == 6 {
+				r.set(1, func(x *rigUnit) { x.dead = false })
+			}
+			select {
+			case <-r.runs:
+				r.stop()
+				r.start()
+			case <-time.After(30 * time.Second):
+			}
+		}
+		r.after(time.Minute)
+		if n := r.answers(1, 0); n < 30 {
+			t.Errorf("%d answers, long after it came back", n)
+		}
+		r.end()
+	})
+}
+
 // TestRecordsOfLoss holds what a reader of the records sees of a device that is
 // lost and found.
 func TestRecordsOfLoss(t *testing.T) {

@@ -143,8 +143,9 @@ func (u *unit) smallest() (g *group) {
 // smallest of all, and every second time that of one group after the other. A
 // device may never answer a request that it ought to refuse.
 func (u *unit) probed() *group {
-	if u.probes%2 == 1 && len(u.groups) > 0 {
-		if g := u.groups[u.probes/2%len(u.groups)]; g.least.function != 0 && g.least.function != readWrite {
+	u.turn++
+	if n := uint(len(u.groups)); n > 0 && u.turn%2 == 0 {
+		if g := u.groups[u.turn/2%n]; g.least.function != 0 && g.least.function != readWrite {
 			return g
 		}
 	}
