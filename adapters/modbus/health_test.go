@@ -147,11 +147,11 @@ func TestIgnoredProbe(t *testing.T) {
 // which is opened anew while it is silent.
 func TestIgnoredProbeAlone(t *testing.T) {
 	c := &Config{URL: "tcp://10.0.0.5", Devices: devices(1)}
-	c.Devices[0].Profile = &Profile{Groups: []Group{{Name: "a", Points: points(200, 3)}, {Name: "b", Points: points(0, 50)}}}
+	c.Devices[0].Profile = &Profile{Groups: []Group{{Name: "a", Points: points(200, 3)}, {Name: "b", Points: points(300, 4)}, {Name: "c", Points: points(0, 50)}}}
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, c)
 		r.start()
-		r.set(1, func(x *rigUnit) { x.dead, x.quiet = true, map[uint16]bool{200: true} })
+		r.set(1, func(x *rigUnit) { x.dead, x.quiet = true, map[uint16]bool{200: true, 300: true} })
 		for tries := 0; r.answers(1, 0) == 0 && tries < 12; tries++ {
 			if tries == 6 {
 				r.set(1, func(x *rigUnit) { x.dead = false })
