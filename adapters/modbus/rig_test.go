@@ -53,6 +53,7 @@ type rigUnit struct {
 	lose  bool             // asking it loses the line
 	codes map[uint16]byte  // exceptions by address
 	lacks func(int) bool   // addresses it refuses, nil: none
+	short bool             // it refuses by an answer that is too short
 	once  func(q *request) // called with each request
 	value uint16           // of every register; 0: the number of the unit in each byte
 }
@@ -101,6 +102,8 @@ func (l *rigLine) Ask(ctx context.Context, q *request) ([]byte, error) {
 		err, wait = errCut, time.Millisecond
 	case u.dead, u.quiet[q.address], wait > q.timeout:
 		err, wait = &silence{after: q.timeout}, q.timeout
+	case code != 0 && u.short:
+		err = &lengthError{q.String(), 0, 2 * int(q.count)}
 	case code != 0:
 		err = &modbus.ModbusError{FunctionCode: q.function | exceptionBit, ExceptionCode: code}
 	}

@@ -370,3 +370,40 @@ func TestFramesNeverFewer(t *testing.T) {
 type countedLine struct{ rigLine }
 
 func (l *countedLine) dropped() (late, foreign int64) { return 7, 0 }
+
+// TestTagsOfAnother holds that a device which comes in the place of another does
+// not go by its name.
+func TestTagsOfAnother(t *testing.T) {
+	c := &Config{Devices: devices(2)}
+	c.Identify = true
+	rigged(t, c, func(r *rig) {
+		r.after(10 * time.Second)
+		r.kill(1)
+		r.after(10 * time.Second)
+		from := len(r.records)
+		r.set(1, func(x *rigUnit) { x.dead, x.codes = false, map[uint16]byte{0: 1} })
+		r.after(time.Minute)
+		recs := r.recorded("dev-01", from)
+		if tags := recs[len(recs)-1].Tags; len(tags) > 0 {
+			t.Errorf("tags %v of a device that tells none", tags)
+		}
+		r.set(1, func(x *rigUnit) { x.dead = true })
+		r.after(10 * time.Second)
+		n := 0
+		r.set(1, func(x *rigUnit) {
+			x.dead, x.codes = false, nil
+			x.once = func(q *request) {
+				if x.code = 0; q.function == encapsulated {
+					if n++; n == 1 {
+						x.code = 6
+					}
+				}
+			}
+		})
+		r.after(time.Minute)
+		recs = r.recorded("dev-01", from)
+		if tags := recs[len(recs)-1].Tags; len(tags) != 1 {
+			t.Errorf("tags %v of a device that was busy when it was asked", tags)
+		}
+	})
+}
