@@ -11,9 +11,13 @@ import (
 )
 
 const (
-	mostReopen = 3                      // times in a row that a line is opened anew
-	reopenWait = time.Second            // before that
-	leastWait  = 200 * time.Millisecond // for an answer, once it is known how fast they come
+	mostReopen = 3           // times in a row that a line is opened anew
+	reopenWait = time.Second // before that
+	// A unit that owes too many late answers is not asked until they have come,
+	// or are taken for lost (debtTime).
+	owedWait  = time.Second
+	mostOwed  = 3 * int(debtTime/owedWait)
+	leastWait = 200 * time.Millisecond // for an answer, once it is known how fast they come
 )
 
 // explorer looks around on one line.
@@ -28,6 +32,7 @@ type explorer struct {
 	slowest time.Duration // answer so far; 0 = none came
 	late    int64         // answers that came too late, as the line counted them
 	timeout time.Duration // for answers
+	patient bool          // the unit seems to be gone: wait as long as is allowed
 	left    int           // requests that the unit may still be asked
 	reopens int           // in a row
 
@@ -224,14 +229,27 @@ func (e *explorer) ask(ctx context.Context, q *request) ([]byte, error) {
 		return nil, errEnough
 	}
 	e.left--
-	for {
+	for owed := 0; ; {
+		if e.line == nil { // it was lost, and did not open again
+			if err := e.reopen(ctx); err != nil {
+				return nil, err
+			}
+		}
 		if err := pause(ctx, time.Until(e.next)); err != nil {
 			return nil, err
 		}
 		began := time.Now()
 		e.next = began.Add(time.Duration(float64(time.Second) / e.o.rate))
 		q.timeout = e.timeout
+		if e.patient {
+			q.timeout = e.o.timeout
+		}
 		data, err := e.line.Ask(ctx, q)
+		if isOwed(err) && owed < mostOwed {
+			owed++
+			e.next = began.Add(owedWait)
+			continue
+		}
 		if err == nil || exception(err) != 0 || isSilence(err) {
 			e.adapt(time.Since(began), err)
 			return data, err

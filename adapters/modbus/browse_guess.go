@@ -110,7 +110,7 @@ func (a *stretch) bits() bool { return a.function == readCoils || a.function == 
 func (a *stretch) points(order string, all bool, most int) (points []foundPoint, zeros int) {
 	if !a.bits() {
 		points = a.texts()
-		points = append(points, a.numbers(order)...)
+		points = append(points, a.numbers(order, all)...)
 	}
 	for i, w := range a.words {
 		if a.taken[i] {
@@ -227,8 +227,9 @@ func (a *stretch) take(i, n int) {
 	}
 }
 
-// numbers finds values of two registers: floats, and numbers that rise.
-func (a *stretch) numbers(order string) (points []foundPoint) {
+// numbers finds values of two registers: floats, of which those that are 0 are
+// left out unless all are wanted, and numbers that rise.
+func (a *stretch) numbers(order string, all bool) (points []foundPoint) {
 	free := make([]bool, len(a.words))
 	for i := range free {
 		free[i] = !a.taken[i]
@@ -237,7 +238,14 @@ func (a *stretch) numbers(order string) (points []foundPoint) {
 	if order == "" { // no float told it
 		order, orders = "ABCD", []string{"ABCD", "CDAB"}
 	}
-	for _, i := range realsIn(a.words, free, order) {
+	reals := realsIn(a.words, free, order)
+	if len(reals) == 1 && a.jumps(reals[0], order) {
+		reals = nil
+	}
+	for _, i := range reals {
+		if !all && !slices.ContainsFunc(slices.Concat(a.words[i:i+2], a.again[i:i+2]), func(w uint16) bool { return w != 0 }) {
+			continue
+		}
 		p := a.point(i, "float32")
 		p.Order = order
 		points = append(points, foundPoint{p, a.seen(i, 2, number(a.words[i:], order), number(a.again[i:], order))})
@@ -351,15 +359,23 @@ func (a *stretch) steady(at []int, order string) (weight int) {
 		if !a.sure(i, 2) || whole(a.words[i:], order) == whole(a.again[i:], order) {
 			continue
 		}
-		was, is := math.Float32frombits(whole(a.words[i:], order)), math.Float32frombits(whole(a.again[i:], order))
-		if d := math.Abs(float64(is-was) / float64(was)); d < 0.1 {
-			weight++
-		} else {
+		if a.jumps(i, order) {
 			weight -= 8
+		} else {
+			weight++
 		}
 	}
-	if 2*odd < len(at) {
+	if 2*odd < len(at) && weight > 0 {
 		weight += 4
 	}
 	return weight
+}
+
+// jumps reports whether a float was another by a tenth or more the second time.
+func (a *stretch) jumps(i int, order string) bool {
+	if !a.sure(i, 2) {
+		return false
+	}
+	was, is := math.Float32frombits(whole(a.words[i:], order)), math.Float32frombits(whole(a.again[i:], order))
+	return was != is && !(math.Abs(float64(is-was)/float64(was)) < 0.1)
 }

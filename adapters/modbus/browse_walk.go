@@ -185,6 +185,7 @@ func (w *walk) read(ctx context.Context, at, n int) (int, error) {
 	if w.left <= w.keep {
 		return 0, errEnough
 	}
+	w.patient = w.silent >= mostSilent/2
 	r := &run{unit: w.unit, function: w.function, from: at, n: n}
 	data, err := w.ask(ctx, r.request())
 	switch {

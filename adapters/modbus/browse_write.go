@@ -54,7 +54,7 @@ func (e *explorer) write(all []*found) error {
 // writeLine writes the options of the line.
 func (e *explorer) writeLine(w *writer) {
 	if s := e.c.Serial; strings.HasPrefix(e.c.URL, "rtu:") || strings.HasPrefix(e.c.URL, "ascii:") {
-		w.f(4, "serial: {baud: %d, data_bits: %d, parity: %s, stop_bits: %d}", s.Baud, s.DataBits, s.Parity, s.StopBits)
+		w.f(4, "serial: {baud: %d, data_bits: %d, parity: %s, stop_bits: %d}", s.Baud, s.DataBits, s.Parity, s.stopBits())
 	}
 	if t := e.c.TLS; t != nil {
 		var set []string
@@ -88,11 +88,16 @@ func (f *found) write(w *writer) {
 	}
 	if points == 0 {
 		w.f(8, "# Nothing was found that can be read and is not 0: take the registers from the manual.")
-		w.f(8, "profile: {name: %s, groups: [{name: holding, points: [{name: holding_0, address: 0}]}]}", quote(name))
+		if name != "" {
+			name = "name: " + quote(name) + ", "
+		}
+		w.f(8, "profile: {%sgroups: [{name: holding, points: [{name: holding_0, address: 0}]}]}", name)
 		return
 	}
 	w.f(8, "profile:")
-	w.f(10, "name: %s", quote(name))
+	if name != "" {
+		w.f(10, "name: %s", quote(name))
+	}
 	var limits []string
 	if f.words > 0 {
 		limits = append(limits, fmt.Sprintf("words: %d", f.words))

@@ -313,7 +313,7 @@ func TestFacts(t *testing.T) {
 		for _, f := range facts {
 			text += f.Name + ": " + f.Value + "\n"
 		}
-		for _, want := range []string{"devices: 2 of 20 answer", "device dev-01: unit 1 has not answered for ", "no answer within", "asked again in", "more devices: 2 more",
+		for _, want := range []string{"devices: 2 of 20 answer", "device dev-01: unit 1 has not answered for ", "no answer within", "asked again in ", "more devices: 2 more",
 			"refused by dev-20: holding 100", ": illegal data address (group main)", "line: ", "% busy over the last minute"} {
 			if !strings.Contains(text, want) {
 				t.Errorf("no %q in\n%s", want, text)

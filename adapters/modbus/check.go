@@ -52,7 +52,7 @@ func (c *Config) Check(ctx context.Context, env gateway.Env, report func(gateway
 	began := time.Now()
 	if err := k.open(); err != nil {
 		fix := ""
-		if f.port {
+		if errors.Is(err, errInUse) {
 			fix = "if a gateway that runs has the port, all is well: check it while the gateway is stopped"
 		}
 		k.bad(gateway.Fail, "line "+c.URL, err.Error(), fix)

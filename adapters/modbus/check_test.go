@@ -135,7 +135,7 @@ func TestCheckLines(t *testing.T) {
 	c.URL, c.Devices = "tcp://"+lis.Addr().String(), []Device{reads(1, "holding", 0, 1)}
 	holds(t, checkedLine(t, c), "fail line tcp://", "is Modbus/TCP switched on in the device")
 	c.URL = "rtu:///dev/there-is-none"
-	holds(t, checkedLine(t, c), "fail line rtu:///dev/there-is-none: open /dev/there-is-none: ", "check it while the gateway is stopped")
+	holds(t, checkedLine(t, c), "fail line rtu:///dev/there-is-none: open /dev/there-is-none: ")
 	a := newAuthority(t)
 	s := tellingPlant(t, 1)
 	c.URL, c.TLS = secureDevice(t, s, a, 0x0304), a.files(t)

@@ -9,7 +9,7 @@ import (
 // Config says how to reach one line and which devices are on it.
 type Config struct {
 	URL     string        `yaml:"url" doc:"Line: tcp://host:502, tls://host:802, udp://host:502, rtu:///dev/ttyUSB0 or ascii:///dev/ttyUSB0 (best by its stable name below /dev/serial/by-id), rtu+tcp://host:port, ascii+tcp://host:port, rtu+udp://host:port." example:"tcp://10.0.0.5:502"`
-	Serial  Serial        `yaml:"serial" doc:"Options of a serial line."`
+	Serial  Serial        `yaml:"serial" doc:"Options of a serial line, also of the one behind rtu+tcp, ascii+tcp and rtu+udp: its silences are kept."`
 	TLS     *gateway.TLS  `yaml:"tls" doc:"Options of a tls:// line (Modbus/TCP Security)."`
 	Connect time.Duration `yaml:"connect_timeout" doc:"Limit for opening the line."`
 	Settle  time.Duration `yaml:"connect_pause" doc:"Time to leave a device alone after the line was opened."`

@@ -115,7 +115,7 @@ func dialHint(err error, late bool) string {
 	var dns *net.DNSError
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return "the host is there, the port is closed: is Modbus/TCP switched on in the device, and is the port right (usually 502, 802 with TLS)? Some devices refuse when another master holds their only connection"
+		return "the host is there, the port is closed: is Modbus/TCP switched on in the device, and is the port right (usually 502, 802 with TLS; of a serial server the one that is set in it)? Some devices refuse when another master holds their only connection"
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
 		return "there is no way to this address: check cable, address, netmask and gateway of both sides; ping it"
 	case errors.As(err, &dns):

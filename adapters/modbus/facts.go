@@ -117,7 +117,11 @@ func (s *source) Facts() (all []gateway.Fact) {
 	}
 	now := s.now()
 	c := &s.count
-	all = append(all, gateway.Fact{Name: "devices", Value: fmt.Sprintf("%d of %d answer", s.line.well, len(s.units))})
+	answer := "answer"
+	if !s.connected() {
+		answer = "answered when there was a line"
+	}
+	all = append(all, gateway.Fact{Name: "devices", Value: fmt.Sprintf("%d of %d %s", s.line.well, len(s.units), answer)})
 	line := fmt.Sprintf("%.0f %% busy over the last minute; %d polls, %d left out (%d late, %d for the queue, %d without a line), %d of devices that did not answer",
 		s.load.percent(now), c.polls.Load(), c.late.Load()+c.queue.Load()+c.line.Load(), c.late.Load(), c.queue.Load(), c.line.Load(), c.off.Load())
 	if late+foreign > 0 {
@@ -152,9 +156,22 @@ func (s *source) Facts() (all []gateway.Fact) {
 func (s *source) illness(u *unit, now time.Duration) gateway.Fact {
 	text := fmt.Sprintf("unit %d has not answered for %s: %s", u.number, (now - u.since).Round(time.Second), u.why)
 	if u.dead {
-		text += fmt.Sprintf("; asked again in %s", max(0, u.probe.due-now).Round(time.Second))
+		switch wait := (u.probe.due - now).Round(time.Second); {
+		case !s.connected():
+			text += "; asked again when the line is open"
+		case wait <= 0:
+			text += "; asked again now"
+		default:
+			text += fmt.Sprintf("; asked again in %s", wait)
+		}
 	}
 	return gateway.Fact{Name: "device " + u.Name, Value: text, Warn: true}
+}
+
+// connected reports whether there is an open line. s.mu is held.
+func (s *source) connected() bool {
+	b := s.current.Load()
+	return b != nil && !b.over
 }
 
 // Measures implements gateway.Measurer.

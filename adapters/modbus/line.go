@@ -29,11 +29,29 @@ type silence struct {
 }
 
 func (e *silence) Error() string {
-	s := fmt.Sprintf("no answer within %s", e.after)
+	if e.heard == errOwed {
+		return errOwed.Error()
+	}
+	s := fmt.Sprintf("no answer within %s", asShown(e.after))
 	if e.heard != nil {
 		s += ", although something was heard: " + e.heard.Error()
 	}
 	return s
+}
+
+// asShown is a time as people read it.
+func asShown(d time.Duration) time.Duration {
+	if d < 10*time.Millisecond {
+		return d.Round(100 * time.Microsecond)
+	}
+	return d.Round(time.Millisecond)
+}
+
+// isOwed reports whether err says that a unit was not asked at all, because it
+// owes too many answers.
+func isOwed(err error) bool {
+	var s *silence
+	return errors.As(err, &s) && s.heard == errOwed
 }
 
 // isSilence reports whether err says that a unit did not answer.

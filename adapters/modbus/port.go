@@ -30,6 +30,8 @@ func modeOf(s *Serial) *serial.Mode {
 	return m
 }
 
+var errInUse = errors.New("another program uses it")
+
 var errNotSerial = errors.New("it is not a serial port, or cannot be set as serial says")
 
 // codeOf translates what the library says.
@@ -60,7 +62,7 @@ func openError(path string, err error) error {
 		group := groupOf(path)
 		return fmt.Errorf("open %s: permission denied (the user of the gateway must be in the group %s: usermod -aG %s waystation, then start it again)", path, group, group)
 	case errors.Is(err, syscall.EBUSY):
-		return fmt.Errorf("open %s: another program uses it (%s)", path, holders("/proc", path))
+		return fmt.Errorf("open %s: %w (%s)", path, errInUse, holders("/proc", path))
 	case isGone(err):
 		return fmt.Errorf("open %s: %w (there is no hardware behind it)", path, err)
 	}

@@ -3,7 +3,6 @@ package modbus
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/url"
 	"runtime"
 	"strings"
@@ -86,10 +85,9 @@ func openFramed(ctx context.Context, c *Config) (line, error) {
 	if f == nil || network != "tcp" && network != "udp" {
 		return nil, fmt.Errorf("open the line %s: it is not one of rtu+tcp, ascii+tcp, rtu+udp", c.URL)
 	}
-	d := net.Dialer{Timeout: c.Connect, KeepAlive: 15 * time.Second}
-	conn, err := d.DialContext(ctx, network, u.Host)
+	conn, err := dial(ctx, network, u.Host)
 	if err != nil {
-		return nil, fmt.Errorf("connect to %s: %w", c.URL, err)
+		return nil, err
 	}
 	return newSerialLine(u.Host, conn, f, &c.Serial), nil
 }

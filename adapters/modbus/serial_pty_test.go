@@ -284,10 +284,13 @@ func TestPortErrors(t *testing.T) {
 	if err := openError(file, os.ErrPermission); !strings.Contains(err.Error(), "usermod -aG") {
 		t.Error(err)
 	}
-	for _, url := range []string{"tcp://127.0.0.1:1", "rtu+x://127.0.0.1:1", "rtu+tcp://127.0.0.1:1"} {
+	for url, want := range map[string]string{
+		"tcp://127.0.0.1:1": "tcp://127.0.0.1:1", "rtu+x://127.0.0.1:1": "rtu+x://127.0.0.1:1",
+		"rtu+tcp://127.0.0.1:1": "connect tcp 127.0.0.1:1: connect: connection refused (the host is there, the port is closed",
+	} {
 		c := defaults()
 		c.URL = url
-		if _, err := openFramed(t.Context(), c); err == nil || !strings.Contains(err.Error(), url) {
+		if _, err := openFramed(t.Context(), c); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", url, err)
 		}
 	}

@@ -31,7 +31,7 @@ const (
 )
 
 var (
-	errOwed   = errors.New("nothing was asked, because earlier answers of the unit may still come")
+	errOwed   = errors.New("not asked: it answers so late that earlier answers may still come (raise its timeout)")
 	errDoubt  = errors.New("two answers came to one request")
 	errStale  = errors.New("the answer may be to an earlier request")
 	errNotOut = errors.New("the request could not be sent")
@@ -55,6 +55,7 @@ type serialLine struct {
 	echo     echoing
 	fast     int // answers in a row that came faster than the baud rate
 	exchange uint64
+	answered bool // a unit has answered on this line
 
 	late    atomic.Int64 // answers that came after their request was given up
 	foreign atomic.Int64 // frames that were nobody's answer
@@ -164,6 +165,7 @@ func (l *serialLine) once(ctx context.Context, q *request, d *debtor) ([]byte, e
 	if err != nil {
 		return nil, err
 	}
+	l.answered = true
 	// Some ports are faster than the baud rate they are set to: USB devices
 	// without a real line, pseudo terminals.
 	if n := len(l.heard); n >= fastBytes {
@@ -255,6 +257,9 @@ func (l *serialLine) listen() error {
 func (l *serialLine) broken(what string, err error) error {
 	if errors.Is(err, os.ErrClosed) || errors.Is(err, io.ErrClosedPipe) {
 		return fmt.Errorf("%s %s: the line was closed: %w", what, l.name, err)
+	}
+	if _, network := l.medium.(net.Conn); network && !l.answered && isGone(err) {
+		return fmt.Errorf("%s %s: closed by the far side before any answer: %w (does it speak Modbus/TCP, tcp://, and not the frames of a serial line? Or has it another master already?)", what, l.name, err)
 	}
 	if isGone(err) {
 		return fmt.Errorf("%s %s: it is gone: %w (was the adapter pulled, or the connection closed by the far side?)", what, l.name, err)

@@ -139,6 +139,19 @@ func (u *unit) smallest() (g *group) {
 	return g
 }
 
+// probed returns the group whose smallest request the next probe of u makes: the
+// smallest of all, and every second time that of one group after the other. A
+// device may never answer a request that it ought to refuse.
+func (u *unit) probed() *group {
+	u.turn++
+	if n := uint(len(u.groups)); n > 0 && u.turn%2 == 0 {
+		if g := u.groups[u.turn/2%n]; g.least.function != 0 && g.least.function != readWrite {
+			return g
+		}
+	}
+	return u.smallest()
+}
+
 // smallestOf returns the smallest request of a plan.
 func smallestOf(blocks []block, sel *Select) (q request) {
 	for _, b := range blocks {

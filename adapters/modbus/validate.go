@@ -86,6 +86,8 @@ func (c *Config) checkURL(note bad) {
 		switch {
 		case strings.HasPrefix(c.URL, "/dev/"):
 			hint = "write rtu://" + c.URL
+		case !strings.ContainsAny(c.URL, "/ "):
+			hint = fmt.Sprintf("write tcp://%s for Modbus/TCP; %s", c.URL, hint)
 		case strings.HasPrefix(c.URL, "modbus"):
 			hint = "write tcp:// for Modbus/TCP, rtu:// for a serial port"
 		}

@@ -127,7 +127,7 @@ func (w *worker) who(ctx context.Context, u *unit) error {
 // is, exchange has noted that already.
 func (w *worker) probe(ctx context.Context, u *unit) error {
 	w.s.mu.Lock()
-	g := u.smallest()
+	g := u.probed()
 	w.s.mu.Unlock()
 	if g == nil {
 		return w.lookup(ctx, u)

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -48,6 +49,10 @@ func browse(args []string, out, errOut io.Writer, adapters []gateway.Adapter) in
 			fmt.Fprintf(errOut, "waystation browse: %s is there already (name another file, or move it away)\n", o.out)
 			return exitFound
 		}
+		if dir, err := os.Stat(filepath.Dir(o.out)); err != nil || !dir.IsDir() {
+			fmt.Fprintf(errOut, "waystation browse: there is no directory %s (make it first)\n", filepath.Dir(o.out))
+			return exitFound
+		}
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -59,7 +64,10 @@ func browse(args []string, out, errOut io.Writer, adapters []gateway.Adapter) in
 	err := o.adapter.Browse(ctx, &gateway.Browse{URL: o.url, Options: o.set, Out: &found, Progress: p.show, Note: p.note})
 	p.end()
 	if err == nil {
-		err = keep(o.out, out, found.Bytes())
+		if err = keep(o.out, out, found.Bytes()); err != nil && o.out != "" { // it may have taken an hour
+			_, other := out.Write(found.Bytes())
+			err = errors.Join(err, other)
+		}
 	}
 	if err != nil {
 		fmt.Fprintln(errOut, "waystation browse:", err)

@@ -21,13 +21,16 @@ func explored(b gateway.Browser) []gateway.Adapter {
 }
 
 func TestBrowse(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "found.yaml")
+	file, late := filepath.Join(t.TempDir(), "found.yaml"), filepath.Join(t.TempDir(), "late.yaml")
 	adapters := explored(func(_ context.Context, b *gateway.Browse) error {
 		b.Progress(1, 4, "unit 1")
 		b.Progress(2, 4, "unit 2") // too soon to be shown
 		b.Note("unit %d is there", 1)
 		if b.Options["fail"] != "" {
 			return errors.New("nobody is there (do this)")
+		}
+		if b.Options["gone"] != "" { // meanwhile somebody else makes the file
+			_ = os.WriteFile(late, nil, 0o600)
 		}
 		_, err := fmt.Fprintf(b.Out, "# %s %v\n", b.URL, b.Options)
 		return err
@@ -41,7 +44,8 @@ func TestBrowse(t *testing.T) {
 		{[]string{"talk+tls://x", "--set", "a=1", "--set", "b=x=y"}, exitGood, "map[a:1 b:x=y]", ""},
 		{[]string{"talk://x", "--out", file}, exitGood, "", "written: " + file + " (look it through, then: waystation check " + file},
 		{[]string{"talk://x", "--out", file}, exitFound, "", "is there already"},
-		{[]string{"talk://x", "--out", filepath.Join(file, "x")}, exitFound, "", "write what was found: "},
+		{[]string{"talk://x", "--out", filepath.Join(file, "x")}, exitFound, "", "there is no directory " + file + " (make it first)"},
+		{[]string{"talk://x", "--set", "gone=1", "--out", late}, exitFound, "# talk://x", "write what was found: "},
 		{[]string{"talk://x", "--set", "fail=1"}, exitFound, "", "waystation browse: nobody is there (do this)\n"},
 		{[]string{"walk://x"}, exitUsage, "", "begins with one of talk, talk+tls"},
 		{[]string{"x"}, exitUsage, "", "begins with one of talk, talk+tls"},

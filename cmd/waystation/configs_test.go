@@ -15,7 +15,7 @@ import (
 // TestConfigs loads every configuration that is shipped with the real adapters.
 func TestConfigs(t *testing.T) {
 	var files []string
-	for _, pattern := range []string{"../../configs/*.yaml", "../../configs/demo/waystation.yaml"} {
+	for _, pattern := range []string{"../../configs/*.yaml", "../../configs/demo/waystation.yaml", "../../configs/demo/modbus.yaml"} {
 		found, err := filepath.Glob(pattern)
 		if err != nil || len(found) == 0 {
 			t.Fatalf("%s: %v, %v", pattern, found, err)
@@ -25,6 +25,12 @@ func TestConfigs(t *testing.T) {
 	for _, f := range files {
 		if _, err := config.Load(f, adapters.All()); err != nil {
 			t.Errorf("%v", err)
+		}
+	}
+	for _, f := range []string{"../../configs/demo/modbus.yaml", "../../configs/plant-modbus.yaml"} { // and that their plans can be kept
+		var out, errOut bytes.Buffer
+		if code := check([]string{f}, &out, &errOut, adapters.All()); code != exitGood {
+			t.Errorf("check %s: %s%s", f, out.String(), errOut.String())
 		}
 	}
 }

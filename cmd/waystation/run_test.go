@@ -49,6 +49,33 @@ sinks:
 	return cfg
 }
 
+// TestQueueOfRelativeFile: the queue and what is kept beside it lie beside the
+// configuration, by whatever path that was named.
+func TestQueueOfRelativeFile(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	if err := os.Mkdir("sub", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join("sub", "w.yaml")
+	text := "gateway: {id: g}\nbuffer: {dir: ./data}\nsources: [{name: a, type: mqtt, url: \"tcp://h:1883\", topics: [t]}]\nsinks: [{name: s, type: kafka, brokers: [\"b:1\"], topic: t}]\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := config.Load(file, adapters.All())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := filepath.Join(dir, "sub", "data")
+	o, err := queueOptions(cfg, slog.New(slog.DiscardHandler))
+	if err != nil || o.Dir != want || cfg.Buffer.Dir != want {
+		t.Errorf("%q and %q, want %q: %v", o.Dir, cfg.Buffer.Dir, want, err)
+	}
+	if e := env(cfg, "source", "a", slog.New(slog.DiscardHandler)); !strings.HasPrefix(e.State, want+string(filepath.Separator)) {
+		t.Errorf("state in %q", e.State)
+	}
+}
+
 // TestQueueOptions: every option of the section buffer reaches the queue.
 func TestQueueOptions(t *testing.T) {
 	cfg := loadConfig(t, `max_bytes: 256MiB, segment_bytes: 1MiB, compression: s2, policy: thin, thin_every: 3, high_water: 70, prefill: false,

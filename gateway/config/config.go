@@ -170,10 +170,10 @@ func Parse(name string, data []byte, adapters []gateway.Adapter) (*Config, error
 	if err := named.result(rep); err != nil {
 		return nil, err
 	}
-	cfg.Buffer.Dir = gateway.InDir(cfg.Dir, cfg.Buffer.Dir)
 	if abs, err := filepath.Abs(cfg.Dir); err == nil {
 		cfg.Dir = abs
 	}
+	cfg.Buffer.Dir = gateway.InDir(cfg.Dir, cfg.Buffer.Dir) // whole, so that nobody puts Dir before it once more
 	return cfg, nil
 }
 

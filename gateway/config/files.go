@@ -300,6 +300,15 @@ func neighbours(path string, library fs.FS) string {
 			there = append(there, e.Name())
 		}
 	}
+	same, other := there[:0:0], there[:0:0] // of the kind that was meant, first
+	for _, name := range there {
+		if filepath.Ext(name) == filepath.Ext(base) {
+			same = append(same, name)
+		} else {
+			other = append(other, name)
+		}
+	}
+	there = append(same, other...)
 	hint := ""
 	if near := nearest(base, there); near != "" {
 		hint = fmt.Sprintf("did you mean %q? ", near)

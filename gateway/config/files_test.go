@@ -168,6 +168,7 @@ func TestFileFaults(t *testing.T) {
 		{"once though named twice", `map: m.yaml, units: [{map: m.yaml}, {map: m.yaml}]`, []string{"m.yaml:3:21: ", "m.yaml:4:12: "}},
 		{"unknown option", `map: secret.yaml`, []string{"secret.yaml:2:1: unknown option \"nmae\": did you mean \"name\"?"}},
 		{"not there", `map: m.yam`, []string{`m.yam does not exist: did you mean "m.yaml"? files there: broken.yaml`}},
+		{"not there, its kind first", `map: zzz.csv`, []string{`zzz.csv does not exist: files there: l.csv, own.csv, p.csv, broken.yaml, `}},
 		{"not there, built in", `map: one.yml`, []string{"does not exist: did you mean builtin:one?"}},
 		{"nothing there", `map: sub/m.yaml`, []string{"does not exist: no such files are there; builtin:has one, two"}},
 		{"no directory", `map: none/m.yaml`, []string{"none cannot be read either"}},
