@@ -124,6 +124,12 @@ func (l *rigLine) Ask(ctx context.Context, q *request) ([]byte, error) {
 	if q.function == encapsulated {
 		return []byte("\x01\x01\x00\x00\x01\x00\x04ACME"), nil
 	}
+	return r.registers(q), nil
+}
+
+// registers is what a unit answers. r.mu is held.
+func (r *rig) registers(q *request) []byte {
+	u := r.units[q.unit]
 	data := make([]byte, 2*q.count)
 	for i := range data {
 		data[i] = q.unit
@@ -138,7 +144,7 @@ func (l *rigLine) Ask(ctx context.Context, q *request) ([]byte, error) {
 			}
 		}
 	}
-	return data, nil
+	return data
 }
 
 func (l *rigLine) Close() error { l.closed = true; return nil }
