@@ -257,6 +257,11 @@ func (w *worker) wrong(ctx context.Context, q *request, took time.Duration, err 
 		return w.deaf(took, err)
 	case ctx.Err() != nil:
 		return errInterrupted
+	case errors.As(err, new(*lengthError)): // an answer all the same: the line is well, although it must be closed
+		s.mu.Lock()
+		w.answers++
+		s.line.heard = true
+		s.mu.Unlock()
 	}
 	return &lostLine{fmt.Errorf("read unit %d (%s) %s: %w", u.number, u.Name, q, err)}
 }

@@ -74,14 +74,15 @@ func (w *worker) search(ctx context.Context, g *group) error {
 	err := g.poll.resume(ctx, g.ask)
 	s.flight.Add(-1)
 	s.noteRefused(g)
-	g.open = err == nil && g.poll.unfinished()
+	learned := g.poll.learned(err)
+	g.open = learned && g.poll.unfinished()
 	g.saved.clear()
 	g.heard = false
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	g.running = false
 	g.set(g.cycle)
-	if err == nil {
+	if learned {
 		s.goOn(g, s.now())
 	}
 	if !g.u.dead {

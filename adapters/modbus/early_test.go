@@ -2,7 +2,9 @@ package modbus
 
 import (
 	"fmt"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/waystation-iot/waystation/gateway"
@@ -116,4 +118,35 @@ func TestSearchDies(t *testing.T) {
 			t.Errorf("%d records, want 3", n)
 		}
 	})
+}
+
+// TestSearchShort holds that the search goes on with a device that refuses by
+// answers which are too short, after each of which the line is closed, and that
+// this is no outage of the line.
+func TestSearchShort(t *testing.T) {
+	for _, every := range []time.Duration{time.Second, time.Hour} {
+		c := holes(20, every)
+		c.URL, c.Devices = "tcp://10.0.0.5", c.Devices[:1]
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t, c)
+			r.set(1, func(u *rigUnit) { u.short, u.lacks = true, func(a int) bool { return a%5 == 4 } })
+			r.supervised()
+			r.after(2 * time.Minute)
+			recs := r.recorded("dev-01", 0)
+			for i, v := range recs[len(recs)-1].Values {
+				if (v.Quality == gateway.Bad) != (i%5 == 4) {
+					t.Errorf("every %s: %s: %s", every, v.Name, v.Reason)
+				}
+			}
+			for _, rec := range r.recorded("", 0) {
+				if strings.Contains(rec.Reason, "line lost") {
+					t.Error(every, rec.Device, rec.Reason)
+				}
+			}
+			if every == time.Hour && len(recs) > 3 {
+				t.Errorf("%d records in two minutes", len(recs))
+			}
+			r.end()
+		})
+	}
 }

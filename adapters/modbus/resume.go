@@ -26,12 +26,9 @@ func (t *table) left(x *item) bool {
 	return x.held == nil && x.got < 0 && (x.err == nil || t.judge(x.err) == refused)
 }
 
-// unfinished reports whether a run that read its plan has left something to
-// search for, and may go on with that.
+// unfinished reports whether a run that was not disturbed has left something to
+// search for.
 func (p *poll) unfinished() bool {
-	if p.trouble {
-		return false
-	}
 	for _, t := range p.tables {
 		if len(t.searches) > 0 {
 			return true
@@ -44,6 +41,10 @@ func (p *poll) unfinished() bool {
 	}
 	return false
 }
+
+// learned reports whether a run that ended with err was not disturbed: all was
+// well, or the line is to be closed for an answer that told something.
+func (p *poll) learned(err error) bool { return (err == nil || p.broken != nil) && !p.trouble }
 
 // resume goes on with what the last run had to leave, without reading the plan
 // again. Nothing of it is a result; the next run knows more. The error is that

@@ -236,8 +236,9 @@ func (s *source) end(in *gateway.Intake, err error) {
 
 // look does what is to be done now and then.
 func (s *source) look(now time.Duration) error {
-	if age := now - s.saved; (age >= saveEvery || age >= saveSoon && s.urgentSave.Swap(false)) && !s.saving.Swap(true) {
+	if age := now - s.saved; !s.saving.Load() && (age >= saveEvery || age >= saveSoon && s.urgentSave.Swap(false)) {
 		s.saved = now
+		s.saving.Store(true)
 		s.savers.Go(func() { // the medium may be slow, and the line must not wait
 			defer s.saving.Store(false)
 			s.save()

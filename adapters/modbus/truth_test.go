@@ -307,66 +307,39 @@ func TestLookOnce(t *testing.T) {
 	})
 }
 
-// TestSerialDropped holds that a line without identifiers counts what it drops,
-// as those with identifiers do.
-func TestSerialDropped(t *testing.T) {
-	inBubble(t, even(19200), func(k *fake, f framing) {
-		k.serve(func(adu []byte, n int) {
-			switch n {
-			case 1:
-				time.Sleep(300 * time.Millisecond)
-			case 3:
-				k.say(frame(f, 2, readHolding, 2, 9, 9))
-				time.Sleep(5 * time.Millisecond)
+// TestTagsOfAnother holds that a device which comes in the place of another does
+// not go by its name.
+func TestTagsOfAnother(t *testing.T) {
+	c := &Config{Devices: devices(2)}
+	c.Identify = true
+	rigged(t, c, func(r *rig) {
+		r.after(10 * time.Second)
+		r.kill(1)
+		r.after(10 * time.Second)
+		from := len(r.records)
+		r.set(1, func(x *rigUnit) { x.dead, x.codes = false, map[uint16]byte{0: 1} })
+		r.after(time.Minute)
+		recs := r.recorded("dev-01", from)
+		if tags := recs[len(recs)-1].Tags; len(tags) > 0 {
+			t.Errorf("tags %v of a device that tells none", tags)
+		}
+		r.set(1, func(x *rigUnit) { x.dead = true })
+		r.after(10 * time.Second)
+		n := 0
+		r.set(1, func(x *rigUnit) {
+			x.dead, x.codes = false, nil
+			x.once = func(q *request) {
+				if x.code = 0; q.function == encapsulated {
+					if n++; n == 1 {
+						x.code = 6
+					}
+				}
 			}
-			k.say(frame(f, 1, readHolding, 2, 0, byte(n)))
 		})
-		if _, _, err := k.read(1, 0, 1, 100*time.Millisecond); !isSilence(err) {
-			k.Fatal(err)
-		}
-		time.Sleep(time.Second)
-		k.mustRead(1, 1, 2)
-		k.mustRead(1, 1, 3)
-		if late, foreign := frameCounter(k.line).dropped(); late != 1 || foreign != 1 {
-			k.Errorf("%d late and %d foreign frames, want one of each", late, foreign)
+		r.after(time.Minute)
+		recs = r.recorded("dev-01", from)
+		if tags := recs[len(recs)-1].Tags; len(tags) != 1 {
+			t.Errorf("tags %v of a device that was busy when it was asked", tags)
 		}
 	})
 }
-
-// TestFramesNeverFewer holds that the counters of frames never go back, also
-// while a line is being closed.
-func TestFramesNeverFewer(t *testing.T) {
-	r := newRig(t, &Config{Devices: devices(1)})
-	var wg sync.WaitGroup
-	closed := make(chan struct{})
-	wg.Go(func() {
-		for last := int64(0); ; {
-			late, _ := r.s.frames()
-			if late < last {
-				t.Errorf("%d late frames after %d", late, last)
-				return
-			}
-			last = late
-			select {
-			case <-closed:
-				return
-			default:
-			}
-		}
-	})
-	for range 20_000 {
-		b := &bus{s: r.s, line: &countedLine{}}
-		r.s.current.Store(b)
-		r.s.leave(b)
-	}
-	close(closed)
-	wg.Wait()
-	if late, _ := r.s.frames(); late != 7*20_000 {
-		t.Errorf("%d late frames", late)
-	}
-}
-
-// countedLine is a line that dropped frames.
-type countedLine struct{ rigLine }
-
-func (l *countedLine) dropped() (late, foreign int64) { return 7, 0 }

@@ -53,6 +53,9 @@ func (s *source) settle(g *group, err error) (over bool, buried *unit) {
 		buried = u
 	}
 	s.later(g, now)
+	if g.open { // the line was closed for an answer that was too short
+		s.goOn(g, now)
+	}
 	return true, buried
 }
 
@@ -146,13 +149,15 @@ func patience(j *job) time.Duration {
 // request that may have made the line fall another goes first. s.mu is held.
 func (s *source) hold(j *job, now time.Duration) time.Duration {
 	next, left := s.queue.waiting.first(), patience(j)-s.waited(j, now)
-	if j.cuts+j.blind > 0 && !s.line.heard && next != nil {
+	if j.blind > 1 && !s.line.heard && next != nil {
 		return min(next.due-now, left)
 	}
 	if s.others(j) == 0 {
 		return 0
 	}
 	switch {
+	case j.cuts > 0 && !s.line.heard && next != nil:
+		return min(next.due-now, left)
 	case j.u.well() && !j.owes():
 		return 0
 	case s.line.credit < 0:

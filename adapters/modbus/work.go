@@ -75,7 +75,7 @@ func (w *worker) read(ctx context.Context, g *group) error {
 	s.count.polls.Add(1)
 	took := s.now() - since
 	s.noteRefused(g)
-	g.open = err == nil && g.poll.unfinished()
+	g.open = g.poll.learned(err) && g.poll.unfinished()
 	s.mu.Lock()
 	over, buried := s.settle(g, err)
 	s.mu.Unlock()
@@ -103,7 +103,10 @@ func (w *worker) who(ctx context.Context, u *unit) error {
 	if !due {
 		return nil
 	}
-	found, err := identify(ctx, via{w}, u.number, u.Timeout)
+	found, err := identity(ctx, via{w}, u.number, u.Timeout)
+	if code := exception(err); code != 0 && !isBusy(code) {
+		err = nil // it tells nothing
+	}
 	if err != nil {
 		if isLost(err) || ctx.Err() != nil {
 			s.mu.Lock()
@@ -116,9 +119,7 @@ func (w *worker) who(ctx context.Context, u *unit) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	u.unnamed, u.shy = 0, false
-	if len(found) > 0 {
-		u.tags = append(u.fixed[:len(u.fixed):len(u.fixed)], found...)
-	}
+	u.tags = append(u.fixed[:len(u.fixed):len(u.fixed)], found...) // not those of the device before
 	return nil
 }
 
