@@ -33,6 +33,7 @@ type health struct {
 	since   time.Duration // of the first of them
 	why     string        // the last of them
 	probes  int           // since it is dead
+	spoke   *group        // the last that was read as a whole
 	turn    uint          // probes ever: whose turn it is to be asked for, see probed
 	told    time.Duration // when a record said so last
 	seen    time.Duration // how long its answers take, nearly the longest

@@ -82,15 +82,12 @@ func TestBackOff(t *testing.T) {
 			if pause > probeMax+patienceProbe || i > 10 && pause < probeMax*3/4 {
 				t.Errorf("pause %d was %s", i, pause)
 			}
-			if probes[i].address != 200 && probes[i-1].address != 200 {
-				t.Errorf("probes of %d and %d: the second is to be of the smallest request", probes[i-1].address, probes[i].address)
-			}
 			others[probes[i].address]++
 			if probes[i].took > waitLeast && probes[i].took < time.Second {
 				t.Errorf("probe %d took %s", i, probes[i].took)
 			}
 		}
-		if others[0] < 3 || others[100] < 3 {
+		if others[0] < 2 || others[100] < 2 || others[200] < 5 { // the smallest, the one that was read last, and all in turn
 			t.Errorf("probes by register: %v", others)
 		}
 		if len(probes) < 25 || len(probes) > 45 {

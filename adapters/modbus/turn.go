@@ -13,7 +13,7 @@ func (s *source) settle(g *group, err error) (over bool, buried *unit) {
 	g.running = false
 	switch {
 	case err == nil:
-		g.strikes = 0
+		g.strikes, u.spoke = 0, g
 		s.later(g, now)
 		s.goOn(g, now)
 		return true, nil

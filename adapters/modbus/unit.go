@@ -140,16 +140,25 @@ func (u *unit) smallest() (g *group) {
 }
 
 // probed returns the group whose smallest request the next probe of u makes: the
-// smallest of all, and every second time that of one group after the other. A
-// device may never answer a request that it ought to refuse.
+// one that was answered last, and every second time the smallest of all or one
+// group after the other. A device may never answer what it ought to refuse.
 func (u *unit) probed() *group {
 	u.turn++
-	if n := uint(len(u.groups)); n > 0 && u.turn%2 == 0 {
-		if g := u.groups[u.turn/2%n]; g.least.function != 0 && g.least.function != readWrite {
-			return g
-		}
+	n := uint(len(u.groups))
+	if n == 0 {
+		return nil
 	}
-	return u.smallest()
+	g := u.spoke
+	switch {
+	case u.turn%4 == 0:
+		g = u.groups[u.turn/4%n]
+	case u.turn%2 == 0 || !slices.Contains(u.groups, g):
+		g = u.smallest()
+	}
+	if g == nil || g.least.function == 0 || g.least.function == readWrite {
+		return u.smallest()
+	}
+	return g
 }
 
 // smallestOf returns the smallest request of a plan.
