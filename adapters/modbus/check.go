@@ -149,7 +149,11 @@ func (k *checker) device(d *Device) {
 	case isSilence(err):
 		k.silent(what, q, err)
 	default:
-		k.bad(gateway.Fail, what, fmt.Sprintf("read %s (%s): %v", q, group, err), "")
+		fix := ""
+		if wrong := (*lengthError)(nil); errors.As(err, &wrong) {
+			fix = "it has not all of these registers, or gives fewer at once: correct the profile, limits.words (limits.bits) or limits.gap: 0"
+		}
+		k.bad(gateway.Fail, what, fmt.Sprintf("read %s (%s): %v", q, group, err), fix)
 	}
 	if err == nil || code != 0 && code != 10 && code != 11 {
 		k.identification(what, d)

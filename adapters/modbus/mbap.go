@@ -119,8 +119,10 @@ func (l *mbap) exchange(q *request) ([]byte, error) {
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			l.ids.giveUp(await(q, id))
-			if heard == nil {
-				heard = l.in.partial()
+			if part := l.in.partial(); part != nil {
+				// The next answer would be taken for the rest of this one, and another
+				// unit would be blamed for it.
+				return nil, fmt.Errorf("%s: the answer stopped in its middle: %w within %s: the line is out of step", l.address, part, q.timeout)
 			}
 			return nil, &silence{q.timeout, heard}
 		case err != nil:

@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/waystation-iot/waystation/adapters/modbus/modbustest"
 	"github.com/waystation-iot/waystation/gateway"
 )
 
@@ -83,5 +84,33 @@ func TestFactsWithoutLine(t *testing.T) {
 			}
 		}
 		t.Error(facts)
+	})
+}
+
+// TestCheckShort: a device that answers with less than was asked for.
+func TestCheckShort(t *testing.T) {
+	s := tellingPlant(t, 1)
+	s.Unit(1).Fault(modbustest.Fault{Short: 1})
+	addr, err := s.ListenTCP()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := defaults()
+	c.URL, c.Devices = "tcp://"+addr, []Device{reads(1, "holding", 0, 5)}
+	holds(t, checkedLine(t, c), "has 8 bytes of data, not 10 → it has not all of these registers")
+}
+
+// TestRefusedShort: what is held off because answers are too short says so.
+func TestRefusedShort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, &Config{Devices: devices(1)})
+		g := r.s.units[0].groups[0]
+		p := g.poll.tables[0]
+		g.cause = &lengthError{"x", 8, 10}
+		g.poll.hold(p, &p.items[0], g.cause)
+		r.s.noteRefused(g)
+		if want := ": it answers with 8 bytes instead of 10"; !strings.HasSuffix(g.refused, want) {
+			t.Errorf("%q, want %q at its end", g.refused, want)
+		}
 	})
 }

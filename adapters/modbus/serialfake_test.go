@@ -308,3 +308,31 @@ func TestSerialDropped(t *testing.T) {
 		}
 	})
 }
+
+// TestLongFrameOfAnother: at a low baud rate a late answer of another unit lasts
+// longer than a line that is never quiet is waited for otherwise.
+func TestLongFrameOfAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newRTUFraming()
+		k := newFake(t, f, even(1200))
+		late := frame(f, 9, readHolding, append([]byte{250}, make([]byte, 250)...)...)
+		k.serve(func(_ []byte, n int) {
+			if n > 1 {
+				k.say(frame(f, 1, readHolding, 2, 0x12, 0x34))
+				return
+			}
+			k.all.Go(func() {
+				time.Sleep(3 * time.Second)
+				for i := range late {
+					k.say(late[i : i+1])
+					time.Sleep(9 * time.Millisecond)
+				}
+			})
+		})
+		if _, _, err := k.read(9, 0, 125, 500*time.Millisecond); !isSilence(err) {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		k.mustRead(1, 1, 0x1234)
+	})
+}

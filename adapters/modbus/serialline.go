@@ -196,7 +196,10 @@ func (l *serialLine) onLine(q *request) time.Duration {
 // hush waits until the line has been silent for as long as the standard wants,
 // and drops what is heard until then.
 func (l *serialLine) hush(ctx context.Context, x *expected) error {
-	limit := time.Now().Add(busyLimit)
+	// At a low baud rate the longest frame takes longer: a late answer of
+	// another unit is no reason to give up.
+	limit := time.Now().Add(max(busyLimit, 2*time.Duration(l.f.size(maxPDU))*l.char))
+	began := time.Now()
 	l.heard = l.heard[:0]
 	for {
 		before := len(l.heard)
@@ -217,7 +220,7 @@ func (l *serialLine) hush(ctx context.Context, x *expected) error {
 			return ctx.Err()
 		}
 		if now.After(limit) {
-			return &silence{busyLimit, errors.New("the line is never quiet (another master, or noise)")}
+			return &silence{now.Sub(began), errors.New("the line is never quiet (another master, or noise)")}
 		}
 		if err := l.wait(ctx, free); err != nil && err != os.ErrDeadlineExceeded {
 			return err

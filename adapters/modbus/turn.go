@@ -89,7 +89,10 @@ func (s *source) take(now time.Duration) (*job, time.Duration) {
 	q := &s.queue
 	q.ripen(now)
 	s.accrue(now)
-	j := s.impatient(now)
+	var j *job
+	if s.line.heard || s.line.well == 0 { // else those that answer show first that the line is well
+		j = s.impatient(now)
+	}
 	if j == nil {
 		j = q.good.first()
 	}

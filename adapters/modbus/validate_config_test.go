@@ -55,7 +55,7 @@ func TestLinesThatAreRight(t *testing.T) {
 func TestURLFaults(t *testing.T) {
 	for url, want := range map[string]string{
 		"":                       "url: must not be empty (for example tcp://10.0.0.5:502",
-		"10.0.0.5:502":           `"10.0.0.5:502" is not the address of a line (the schemes are tcp,`,
+		"10.0.0.5:502":           `"10.0.0.5:502" is not the address of a line (write tcp://10.0.0.5:502 for Modbus/TCP; the schemes are tcp,`,
 		"/dev/ttyUSB0":           "(write rtu:///dev/ttyUSB0)",
 		"modbus://plc":           "(write tcp:// for Modbus/TCP, rtu:// for a serial port)",
 		"tcp://%zz":              "is not an address",

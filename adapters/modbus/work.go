@@ -341,8 +341,11 @@ func (s *source) noteRefused(g *group) {
 	text := ""
 	if len(held) > 0 {
 		text = rangesOf(held)
+		var wrong *lengthError
 		if code := exception(g.cause); code != 0 {
 			text += ": " + codeName(code)
+		} else if errors.As(g.cause, &wrong) {
+			text += fmt.Sprintf(": it answers with %d bytes instead of %d", wrong.got, wrong.want)
 		}
 	}
 	s.mu.Lock()
