@@ -38,12 +38,16 @@ func (s *source) taken(g *group, now time.Duration) (first bool) {
 // nominal is when the cycle of j begins.
 func (j *job) nominal() time.Duration { return j.phase + time.Duration(j.cycle)*j.every }
 
+// back makes j due in its cycle again. That is the next one at most, also when
+// phases have changed.
+func (j *job) back(now time.Duration) { j.set(min(j.cycle, j.cycleAt(now)+1)) }
+
 // pass leaves out what j is due for, and returns how many cycles that are.
 func (j *job) pass(now time.Duration) int64 {
 	if j.early == onTime {
 		return 1 + j.advance(now)
 	}
-	j.set(j.cycle)
+	j.back(now)
 	return 0
 }
 
@@ -81,7 +85,7 @@ func (w *worker) search(ctx context.Context, g *group) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	g.running = false
-	g.set(g.cycle)
+	g.back(s.now())
 	if learned {
 		s.goOn(g, s.now())
 	}
