@@ -20,11 +20,11 @@ type bus struct {
 	line   line
 	urgent chan *errand
 	closed chan struct{} // the line is not worked on any more
-	over   atomic.Bool   // the same
 	many   bool          // several workers
 	wake   chan struct{} // capacity 1: there is something to do sooner than a sleeping worker believes
 
 	// Guarded by source.mu.
+	over    bool          // what the line dropped is added up
 	answers int           // good ones, exceptions counted
 	mute    int           // silences since the last of them that speak against the line
 	heardAt time.Duration // of the last of them, or of the opening
@@ -257,6 +257,11 @@ func (w *worker) wrong(ctx context.Context, q *request, took time.Duration, err 
 		return w.deaf(took, err)
 	case ctx.Err() != nil:
 		return errInterrupted
+	case errors.As(err, new(*lengthError)): // an answer all the same: the line is well, although it must be closed
+		s.mu.Lock()
+		w.answers++
+		s.line.heard = true
+		s.mu.Unlock()
 	}
 	return &lostLine{fmt.Errorf("read unit %d (%s) %s: %w", u.number, u.Name, q, err)}
 }
@@ -298,9 +303,8 @@ func (s *source) session(ctx context.Context, in *gateway.Intake) (answered bool
 	b := &bus{s: s, in: in, line: l, urgent: make(chan *errand), closed: make(chan struct{}), wake: make(chan struct{}, 1)}
 	s.current.Store(b)
 	defer func() {
-		b.over.Store(true)
 		close(b.closed)
-		s.dropped(l)
+		s.leave(b)
 		_ = l.Close() // what matters has been said
 	}()
 	if !settled(ctx, s.cfg.Settle) {

@@ -84,6 +84,10 @@ func (f *field) named(raw uint64) gateway.Value {
 
 // reasonOf says in a few words why there is nothing to decode.
 func reasonOf(err error) string {
+	var unread *unreadError
+	if errors.As(err, &unread) {
+		return "not read yet: the device refuses something near it"
+	}
 	if code := exception(err); code != 0 {
 		return exceptionText(code)
 	}

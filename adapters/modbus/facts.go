@@ -78,20 +78,25 @@ func (l *load) percent(now time.Duration) float64 {
 // late, and frames that nobody asked for.
 type frameCounter interface{ dropped() (late, foreign int64) }
 
-// dropped adds up what a line dropped that is closed now.
-func (s *source) dropped(l line) {
-	if c, ok := l.(frameCounter); ok {
+// leave adds up what the line of b dropped, which is closed now.
+func (s *source) leave(b *bus) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b.over = true
+	if c, ok := b.line.(frameCounter); ok {
 		late, foreign := c.dropped()
 		s.count.lateFrames.Add(late)
 		s.count.foreignOnes.Add(foreign)
 	}
 }
 
-// frames are the late and foreign frames so far.
+// frames are the late and foreign frames so far, never fewer than before.
 func (s *source) frames() (late, foreign int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	late, foreign = s.count.lateFrames.Load(), s.count.foreignOnes.Load()
 	if b := s.current.Load(); b != nil {
-		if c, ok := b.line.(frameCounter); ok && !b.over.Load() {
+		if c, ok := b.line.(frameCounter); ok && !b.over {
 			l, f := c.dropped()
 			late, foreign = late+l, foreign+f
 		}
@@ -163,10 +168,10 @@ func (s *source) illness(u *unit, now time.Duration) gateway.Fact {
 	return gateway.Fact{Name: "device " + u.Name, Value: text, Warn: true}
 }
 
-// connected reports whether there is an open line.
+// connected reports whether there is an open line. s.mu is held.
 func (s *source) connected() bool {
 	b := s.current.Load()
-	return b != nil && !b.over.Load()
+	return b != nil && !b.over
 }
 
 // Measures implements gateway.Measurer.

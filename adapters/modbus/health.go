@@ -33,6 +33,8 @@ type health struct {
 	since   time.Duration // of the first of them
 	why     string        // the last of them
 	probes  int           // since it is dead
+	spoke   *group        // the last that was read as a whole
+	turn    uint          // probes ever: whose turn it is to be asked for, see probed
 	told    time.Duration // when a record said so last
 	seen    time.Duration // how long its answers take, nearly the longest
 	heardAt time.Duration // of its last answer
@@ -248,7 +250,7 @@ func (s *source) revive(u *unit) {
 		}
 	}
 	s.askWho(u)
-	if u.Profile.SunSpec != nil && !u.looked {
+	if u.Profile.SunSpec != nil && !u.looking { // it may have other models, elsewhere
 		u.lookup.due = now
 		s.queue.put(&u.lookup)
 	}
@@ -259,6 +261,8 @@ func (s *source) revive(u *unit) {
 // then. s.mu is held.
 func (s *source) askWho(u *unit) {
 	if u.Identify {
-		u.unnamed = 2
+		if u.unnamed = 2; u.shy {
+			u.unnamed = 1
+		}
 	}
 }

@@ -76,18 +76,19 @@ func TestBackOff(t *testing.T) {
 		r.after(10 * time.Second)
 		dead, records := r.s.now(), len(r.records)
 		r.after(2 * time.Hour)
-		probes := r.seen(2, dead)
+		probes, others := r.seen(2, dead), map[uint16]int{}
 		for i := 1; i < len(probes); i++ {
 			pause := probes[i].at - probes[i-1].at
 			if pause > probeMax+patienceProbe || i > 10 && pause < probeMax*3/4 {
 				t.Errorf("pause %d was %s", i, pause)
 			}
-			if probes[i].address != 200 {
-				t.Errorf("probe of %d: not the smallest request", probes[i].address)
-			}
+			others[probes[i].address]++
 			if probes[i].took > waitLeast && probes[i].took < time.Second {
 				t.Errorf("probe %d took %s", i, probes[i].took)
 			}
+		}
+		if others[0] < 2 || others[100] < 2 || others[200] < 5 { // the smallest, the one that was read last, and all in turn
+			t.Errorf("probes by register: %v", others)
 		}
 		if len(probes) < 25 || len(probes) > 45 {
 			t.Errorf("%d probes in two hours", len(probes))
@@ -107,7 +108,7 @@ func TestBackOff(t *testing.T) {
 		r.set(2, func(x *rigUnit) { x.dead = false })
 		r.after(probeMax + patienceProbe)
 		back := r.seen(2, dead)[len(probes):]
-		if back[0].address != 200 || len(back) < 4 || back[3].at-back[0].at > 100*time.Millisecond {
+		if len(back) < 4 || back[3].at-back[0].at > 100*time.Millisecond {
 			t.Errorf("after the first answer: %+v", back[:min(4, len(back))])
 		}
 		if log := r.log.String(); strings.Count(log, "\n") != 2 || !strings.Contains(log, `"device answers again" device=dev-02 unit=2 after=2h`) {
@@ -116,6 +117,54 @@ func TestBackOff(t *testing.T) {
 		if late, off := r.s.count.late.Load(), r.s.count.off.Load(); late > 3 || off < 14_000 {
 			t.Errorf("%d cycles late, %d off", late, off)
 		}
+	})
+}
+
+// TestIgnoredProbe holds that a device comes back after an outage that never
+// answers its smallest request.
+func TestIgnoredProbe(t *testing.T) {
+	c := &Config{Devices: devices(2)}
+	c.Devices[1].Profile = &Profile{Groups: []Group{{Name: "a", Points: points(0, 50)}, {Name: "b", Points: points(200, 3)}}}
+	rigged(t, c, func(r *rig) {
+		r.set(2, func(x *rigUnit) { x.quiet = map[uint16]bool{200: true} })
+		r.after(time.Minute)
+		r.set(2, func(x *rigUnit) { x.dead = true })
+		r.after(time.Hour)
+		r.set(2, func(x *rigUnit) { x.dead = false })
+		r.after(4 * probeMax)
+		from := r.s.now()
+		r.after(time.Minute)
+		if n := r.answers(2, from); n < 30 {
+			t.Errorf("%d answers in a minute, long after it came back", n)
+		}
+	})
+}
+
+// TestIgnoredProbeAlone holds the same for a device that is alone on a TCP line,
+// which is opened anew while it is silent.
+func TestIgnoredProbeAlone(t *testing.T) {
+	c := &Config{URL: "tcp://10.0.0.5", Devices: devices(1)}
+	c.Devices[0].Profile = &Profile{Groups: []Group{{Name: "a", Points: points(200, 3)}, {Name: "b", Points: points(300, 4)}, {Name: "c", Points: points(0, 50)}}}
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, c)
+		r.start()
+		r.set(1, func(x *rigUnit) { x.dead, x.quiet = true, map[uint16]bool{200: true, 300: true} })
+		for tries := 0; r.answers(1, 0) == 0 && tries < 12; tries++ {
+			if tries == 6 {
+				r.set(1, func(x *rigUnit) { x.dead = false })
+			}
+			select {
+			case <-r.runs:
+				r.stop()
+				r.start()
+			case <-time.After(30 * time.Second):
+			}
+		}
+		r.after(time.Minute)
+		if n := r.answers(1, 0); n < 30 {
+			t.Errorf("%d answers, long after it came back", n)
+		}
+		r.end()
 	})
 }
 

@@ -65,6 +65,7 @@ func (p *poll) retry(ctx context.Context, ask asker, t *table) error {
 		case ended:
 			return err
 		case failed:
+			p.trouble = true
 			return nil
 		case refused:
 			if !x.held.guess && t.unknown(err) {
@@ -108,7 +109,7 @@ func (p *poll) hold(t *table, x *item, cause error) {
 func (t *table) release(x *item) {
 	for i := range t.items {
 		if y := &t.items[i]; y == x || y.held != nil && y.held.guess {
-			y.err, y.held = y.held.cause, nil // for this run
+			y.err, y.held = &unreadError{y.held.cause}, nil // for this run
 			t.held--
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // keptFile is where the state of counters is stored, below Env.State.
@@ -41,7 +42,9 @@ func (s *source) recall() {
 		s.log.Warn("counters begin anew: their state cannot be read", "file", path, "error", err)
 		return
 	}
-	s.kept = k.Counters
+	for key, state := range k.Counters {
+		s.kept[key] = state
+	}
 	for _, u := range s.units {
 		for _, g := range u.groups {
 			s.restore(g)
@@ -51,9 +54,37 @@ func (s *source) recall() {
 
 // restore has the counters of g go on from what was stored.
 func (s *source) restore(g *group) {
-	if state := s.kept[g.key()]; len(state) > 0 {
+	s.mu.Lock()
+	state := s.kept[g.key()]
+	s.mu.Unlock()
+	if len(state) > 0 {
 		g.decoder.restore(state)
 	}
+}
+
+// keep takes the state of the counters of g, also for when its model is found
+// again, and reports whether there is any.
+func (s *source) keep(g *group) bool {
+	g.mu.Lock()
+	state := g.decoder.state()
+	g.mu.Unlock()
+	if len(state) > 0 {
+		s.mu.Lock()
+		s.kept[g.key()] = state
+		s.mu.Unlock()
+	}
+	return len(state) > 0
+}
+
+// finds reports whether a key may be that of a model which is not found now, as
+// that of an inverter at night.
+func (s *source) finds(key string) bool {
+	for _, u := range s.units {
+		if u.Profile.SunSpec != nil && strings.HasPrefix(key, u.Name+"/") {
+			return true
+		}
+	}
+	return false
 }
 
 // save stores the state of counters. What cannot be stored is tried again the
@@ -66,14 +97,17 @@ func (s *source) save() {
 	s.mu.Lock()
 	groups := s.allGroups()
 	s.mu.Unlock()
+	known := map[string]bool{}
 	for _, g := range groups {
-		g.mu.Lock()
-		state := g.decoder.state()
-		g.mu.Unlock()
-		if len(state) > 0 {
-			k.Counters[g.key()] = state
+		known[g.key()] = s.keep(g)
+	}
+	s.mu.Lock()
+	for key, state := range s.kept {
+		if known[key] || s.finds(key) {
+			k.Counters[key] = state
 		}
 	}
+	s.mu.Unlock()
 	if len(k.Counters) == 0 {
 		return
 	}

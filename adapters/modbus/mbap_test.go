@@ -191,7 +191,7 @@ func TestFlood(t *testing.T) {
 // TestClear takes in what came while nothing was asked: foreign frames are
 // dropped, and a connection that was closed takes no request.
 func TestClear(t *testing.T) {
-	sent, seen := make(chan struct{}), make(chan bool, 1)
+	sent, closed, seen := make(chan struct{}), make(chan struct{}), make(chan bool, 1)
 	l := openLine(t, rawDevice(t, func(c net.Conn) {
 		q, _ := request12(c)
 		id := binary.BigEndian.Uint16(q[:])
@@ -201,6 +201,7 @@ func TestClear(t *testing.T) {
 		q, _ = request12(c)
 		_, _ = c.Write(adu(binary.BigEndian.Uint16(q[:]), 1, 3, 2, 0, 2))
 		_ = c.(*net.TCPConn).CloseWrite()
+		close(closed)
 		_, ok := request12(c)
 		seen <- ok
 	}), 1)
@@ -218,6 +219,7 @@ func TestClear(t *testing.T) {
 	if _, foreign := counted(l); foreign != 1 {
 		t.Errorf("%d foreign", foreign)
 	}
+	<-closed
 	_, err := ask()
 	for i := 0; err == nil && i < 1; i++ {
 		_, err = ask()

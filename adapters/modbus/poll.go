@@ -30,6 +30,7 @@ type poll struct {
 	plan    []entry
 	stale   bool  // plan no longer fits what was learned
 	broken  error // a short answer in this run: the line is to be closed
+	trouble bool  // this run learned no more, as the device has other troubles
 	extra   int   // requests that this run may still make beside the plan
 	now     func() time.Time
 	forgot  time.Time
@@ -271,7 +272,7 @@ func (p *poll) run(ctx context.Context, ask func(context.Context, *request) ([]b
 	if p.stale {
 		p.replan()
 	}
-	p.extra, p.broken = extraRequests, nil
+	p.extra, p.broken, p.trouble = extraRequests, nil, false
 	err := p.work(ctx, ask)
 	for i, w := range p.where {
 		x := &p.tables[w.table].items[w.item]

@@ -85,9 +85,11 @@ func (r *reception) look() *modbus.ProtocolDataUnit {
 			return p
 		case oldAnswer:
 			// Its own follows soon, unless it was this.
+			l.late.Add(1)
 			r.stale, r.until = true, until
 			r.deadline = minTime(r.deadline, time.Now().Add(d.soon(r.x.q)))
 		default:
+			l.foreign.Add(1)
 			if _, err := r.x.q.answer(p); err != nil && err != errForeign {
 				r.odd = err
 			}
@@ -98,6 +100,7 @@ func (r *reception) look() *modbus.ProtocolDataUnit {
 		if n == 0 || unit == r.x.unit {
 			break
 		}
+		l.foreign.Add(1)
 		if r.at += n; r.odd == nil {
 			r.odd = fmt.Errorf("a frame of unit %d (wrong unit, or another master on the line)", unit)
 		}

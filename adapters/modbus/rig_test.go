@@ -52,6 +52,8 @@ type rigUnit struct {
 	quiet map[uint16]bool  // addresses it does not answer
 	lose  bool             // asking it loses the line
 	codes map[uint16]byte  // exceptions by address
+	lacks func(int) bool   // addresses it refuses, nil: none
+	short bool             // it refuses by an answer that is too short
 	once  func(q *request) // called with each request
 	value uint16           // of every register; 0: the number of the unit in each byte
 }
@@ -88,6 +90,11 @@ func (l *rigLine) Ask(ctx context.Context, q *request) ([]byte, error) {
 	if u.codes[q.address] != 0 {
 		code = u.codes[q.address]
 	}
+	for a := range int(q.count) {
+		if u.lacks != nil && u.lacks(int(q.address)+a) {
+			code = 2
+		}
+	}
 	switch {
 	case r.broken != nil:
 		err, wait = r.broken, 0
@@ -95,6 +102,8 @@ func (l *rigLine) Ask(ctx context.Context, q *request) ([]byte, error) {
 		err, wait = errCut, time.Millisecond
 	case u.dead, u.quiet[q.address], wait > q.timeout:
 		err, wait = &silence{after: q.timeout}, q.timeout
+	case code != 0 && u.short:
+		err = &lengthError{q.String(), 0, 2 * int(q.count)}
 	case code != 0:
 		err = &modbus.ModbusError{FunctionCode: q.function | exceptionBit, ExceptionCode: code}
 	}
@@ -115,6 +124,12 @@ func (l *rigLine) Ask(ctx context.Context, q *request) ([]byte, error) {
 	if q.function == encapsulated {
 		return []byte("\x01\x01\x00\x00\x01\x00\x04ACME"), nil
 	}
+	return r.registers(q), nil
+}
+
+// registers is what a unit answers. r.mu is held.
+func (r *rig) registers(q *request) []byte {
+	u := r.units[q.unit]
 	data := make([]byte, 2*q.count)
 	for i := range data {
 		data[i] = q.unit
@@ -129,7 +144,7 @@ func (l *rigLine) Ask(ctx context.Context, q *request) ([]byte, error) {
 			}
 		}
 	}
-	return data, nil
+	return data
 }
 
 func (l *rigLine) Close() error { l.closed = true; return nil }

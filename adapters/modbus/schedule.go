@@ -21,8 +21,9 @@ type job struct {
 	deadline time.Duration // to be done before it
 	tries    int           // requests of this cycle without an answer
 	cuts     int           // times the line was lost in this cycle
-	falls    int           // times the line was lost by it before anybody had answered
+	blind    int           // times it was lost before anybody had answered, since the last poll that was made
 	busy     int           // times the unit asked for patience in this cycle
+	early    early         // why it is due before its cycle
 	running  bool
 	gone     bool  // it is not to be done any more
 	heap     *jobs // nil: in none
@@ -102,7 +103,7 @@ func (q *schedule) ripen(now time.Duration) {
 // ready returns the heap for a job that is due.
 func (q *schedule) ready(j *job) *jobs {
 	switch u := j.u; {
-	case u.dead || u.strikes > 0 || j.cuts > 0 || j.g != nil && j.g.strikes > 0:
+	case u.dead || u.strikes > 0 || j.cuts+j.blind > 0 || j.g != nil && j.g.strikes > 0:
 		return &q.poor
 	case u.proven:
 		return &q.good
@@ -150,7 +151,7 @@ func (j *job) advance(now time.Duration) (missed int64) {
 func (j *job) set(k int64) {
 	j.cycle, j.due = k, j.phase+time.Duration(k)*j.every
 	j.deadline = j.due + j.every
-	j.tries, j.cuts, j.busy = 0, 0, 0
+	j.tries, j.cuts, j.busy, j.early = 0, 0, 0, onTime
 }
 
 // soon makes j due now, in the cycle that is under way.

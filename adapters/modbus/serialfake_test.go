@@ -283,6 +283,32 @@ func TestStuckWrite(t *testing.T) {
 	})
 }
 
+// TestSerialDropped holds that a line without identifiers counts what it drops,
+// as those with identifiers do.
+func TestSerialDropped(t *testing.T) {
+	inBubble(t, even(19200), func(k *fake, f framing) {
+		k.serve(func(adu []byte, n int) {
+			switch n {
+			case 1:
+				time.Sleep(300 * time.Millisecond)
+			case 3:
+				k.say(frame(f, 2, readHolding, 2, 9, 9))
+				time.Sleep(5 * time.Millisecond)
+			}
+			k.say(frame(f, 1, readHolding, 2, 0, byte(n)))
+		})
+		if _, _, err := k.read(1, 0, 1, 100*time.Millisecond); !isSilence(err) {
+			k.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		k.mustRead(1, 1, 2)
+		k.mustRead(1, 1, 3)
+		if late, foreign := frameCounter(k.line).dropped(); late != 1 || foreign != 1 {
+			k.Errorf("%d late and %d foreign frames, want one of each", late, foreign)
+		}
+	})
+}
+
 // TestLongFrameOfAnother: at a low baud rate a late answer of another unit lasts
 // longer than a line that is never quiet is waited for otherwise.
 func TestLongFrameOfAnother(t *testing.T) {

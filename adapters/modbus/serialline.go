@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync/atomic"
 	"time"
 )
 
@@ -55,7 +56,13 @@ type serialLine struct {
 	fast     int // answers in a row that came faster than the baud rate
 	exchange uint64
 	answered bool // a unit has answered on this line
+
+	late    atomic.Int64 // answers that came after their request was given up
+	foreign atomic.Int64 // frames that were nobody's answer
 }
+
+// dropped returns how many late and how many foreign frames were dropped.
+func (l *serialLine) dropped() (late, foreign int64) { return l.late.Load(), l.foreign.Load() }
 
 // echoing says whether the port hears what it sends.
 type echoing int
@@ -229,6 +236,7 @@ func (l *serialLine) dismiss(x *expected) {
 			break
 		}
 		x.from.strike(p)
+		l.late.Add(1)
 		l.heard = append(l.heard[:0], l.heard[used:]...)
 	}
 	if len(l.heard) > 2*maxASCII {

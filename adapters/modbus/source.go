@@ -20,8 +20,6 @@ const (
 	lookWait     = 30 * time.Second      // how often certificates in files are looked at
 	saveEvery    = 10 * time.Minute      // how often the state of counters is stored
 	saveSoon     = 10 * time.Second      // the same when one rolled over
-	fallStep     = 10 * time.Millisecond // by so much later it is due whenever it made the line fall,
-	mostFalls    = 50                    // at most so many times
 	reopenAfter  = 20 * time.Millisecond // least time between two openings of the line
 )
 
@@ -49,9 +47,8 @@ type source struct {
 	savers     sync.WaitGroup
 	saved      time.Duration
 	looked     time.Duration
-	version    int               // of the credentials of the open line
-	unsaved    bool              // the state of counters could not be stored
-	kept       map[string][]byte // that state as it was read
+	version    int  // of the credentials of the open line
+	unsaved    bool // the state of counters could not be stored
 
 	delivering sync.Mutex // guards the use of the intake by several workers
 
@@ -60,6 +57,7 @@ type source struct {
 	line  lineHealth
 	up    bool // Intake.Up was called in this Run
 	load  load
+	kept  map[string][]byte // the state of counters, as last stored or read
 }
 
 // newSource builds the source. It opens no connection.
@@ -68,7 +66,7 @@ func newSource(c *Config, env gateway.Env) (*source, error) {
 	if err != nil {
 		return nil, fmt.Errorf("modbus %s: %w", env.Name, err)
 	}
-	s := &source{cfg: c, env: env, log: env.Log, where: u.Host, most: mostInFlight}
+	s := &source{cfg: c, env: env, log: env.Log, where: u.Host, most: mostInFlight, kept: map[string][]byte{}}
 	if s.where == "" {
 		s.where = u.Path
 	}
@@ -169,8 +167,8 @@ func (s *source) begin() {
 	s.flight.Store(0) // what was delivered before is answered: Run is not called sooner
 	s.load.begin(now)
 	for _, u := range s.units {
-		u.looked = false
 		s.askWho(u)
+		u.looking = false
 		if u.Profile.SunSpec != nil && !u.dead {
 			u.lookup.due = now
 			s.queue.put(&u.lookup)
@@ -220,7 +218,7 @@ func (s *source) opened(now time.Duration) {
 			}
 			s.count.line.Add(int64(late / g.every))
 			g.soon(now)
-			g.due += time.Duration(min(g.falls, mostFalls)) * fallStep // the others first
+			g.due += time.Duration(min(g.blind, 100)) * time.Millisecond // those that lost the line go last
 			s.queue.put(&g.job)
 		}
 	}
@@ -238,8 +236,9 @@ func (s *source) end(in *gateway.Intake, err error) {
 
 // look does what is to be done now and then.
 func (s *source) look(now time.Duration) error {
-	if age := now - s.saved; (age >= saveEvery || age >= saveSoon && s.urgentSave.Swap(false)) && !s.saving.Swap(true) {
+	if age := now - s.saved; !s.saving.Load() && (age >= saveEvery || age >= saveSoon && s.urgentSave.Swap(false)) {
 		s.saved = now
+		s.saving.Store(true)
 		s.savers.Go(func() { // the medium may be slow, and the line must not wait
 			defer s.saving.Store(false)
 			s.save()

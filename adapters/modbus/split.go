@@ -57,8 +57,12 @@ func (p *poll) ask(ctx context.Context, ask asker, e *entry) (outcome, error) {
 	if exception(err) == 0 {
 		p.broken = err
 	}
+	why := err
+	if how == refused && !e.alone() {
+		why = &unreadError{err}
+	}
 	for _, i := range e.items {
-		t.items[i].err = err
+		t.items[i].err = why
 	}
 	return how, err
 }
@@ -138,7 +142,9 @@ func (p *poll) mend(ctx context.Context, ask asker, t *table) error {
 	for _, s := range t.searches {
 		for _, i := range s.items[s.lo:s.hi] {
 			if x := &t.items[i]; x.got < 0 && x.err == nil {
-				x.err = s.err
+				if x.err = s.err; s.hi > 1 {
+					x.err = &unreadError{s.err}
+				}
 			}
 		}
 	}
@@ -154,6 +160,7 @@ func (p *poll) mend(ctx context.Context, ask asker, t *table) error {
 			return err
 		}
 		if how == failed { // the device has other troubles now
+			p.trouble = true
 			return nil
 		}
 	}
@@ -163,9 +170,7 @@ func (p *poll) mend(ctx context.Context, ask asker, t *table) error {
 // rest reads what refusals have left unread in this run.
 func (p *poll) rest(ctx context.Context, ask asker, t *table) (outcome, error) {
 	t.unread = false
-	for _, e := range p.entries(t, func(x *item) bool {
-		return x.held == nil && x.got < 0 && (x.err == nil || t.judge(x.err) == refused)
-	}) {
+	for _, e := range p.entries(t, t.left) {
 		if p.extra == 0 {
 			break
 		}

@@ -80,6 +80,8 @@ func (s *SunSpec) find(ctx context.Context, ask asker) (int, error) {
 		switch {
 		case err == nil && bytes.Equal(data, []byte("SunS")):
 			return base, nil
+		case isBusy(exception(err)), isLost(err):
+			return 0, err
 		case err == nil, exception(err) != 0:
 			heard = true
 		case isSilence(err):
@@ -105,7 +107,7 @@ func chain(ctx context.Context, ask asker, at int) ([]model, error) {
 	var out []model
 	for len(out) < sunspecModels && at+sunspecHead <= 1<<16 {
 		data, err := ask(ctx, &request{function: readHolding, address: uint16(at), count: sunspecHead})
-		if exception(err) != 0 && len(out) > 0 {
+		if code := exception(err); code > 0 && code <= illegalValue && len(out) > 0 {
 			return out, nil // the end is missing, or cannot be read
 		}
 		if err != nil {

@@ -13,13 +13,15 @@ func (s *source) settle(g *group, err error) (over bool, buried *unit) {
 	g.running = false
 	switch {
 	case err == nil:
-		g.strikes, g.falls = 0, 0
+		g.strikes, u.spoke = 0, g
 		s.later(g, now)
+		s.goOn(g, now)
 		return true, nil
 	case isLost(err):
-		if !s.line.heard { // it may have been anybody's request: another goes first
-			g.falls++
-			s.again(g, now)
+		if !s.line.heard { // it may have been anybody's request: another goes first on the next line
+			g.blind++
+			g.due = now
+			s.queue.put(&g.job)
 			return false, nil
 		}
 		if g.cuts++; g.cuts == 1 {
@@ -51,6 +53,9 @@ func (s *source) settle(g *group, err error) (over bool, buried *unit) {
 		buried = u
 	}
 	s.later(g, now)
+	if g.open { // the line was closed for an answer that was too short
+		s.goOn(g, now)
+	}
 	return true, buried
 }
 
@@ -73,7 +78,7 @@ func (s *source) later(g *group, now time.Duration) {
 		s.count.late.Add(missed)
 	}
 	g.saved.clear()
-	g.heard = false
+	g.heard, g.blind = false, 0
 	if !g.u.dead {
 		s.queue.put(&g.job)
 	}
@@ -158,10 +163,13 @@ func patience(j *job) time.Duration {
 // that may be spent on it, and for a moment in which it holds up nobody. After a
 // request that may have made the line fall another goes first. s.mu is held.
 func (s *source) hold(j *job, now time.Duration) time.Duration {
+	next, left := s.queue.waiting.first(), patience(j)-s.waited(j, now)
+	if j.blind > 1 && !s.line.heard && next != nil {
+		return min(next.due-now, left)
+	}
 	if s.others(j) == 0 {
 		return 0
 	}
-	next, left := s.queue.waiting.first(), patience(j)-s.waited(j, now)
 	switch {
 	case j.cuts > 0 && !s.line.heard && next != nil:
 		return min(next.due-now, left)

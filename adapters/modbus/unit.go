@@ -27,9 +27,10 @@ type unit struct {
 	// Guarded by source.mu.
 	groups   []*group
 	models   []Group       // SunSpec models that were found
-	looked   bool          // they have been looked for since Run began
 	noModels string        // why none were
 	unnamed  int           // how often it may still be asked who it is
+	shy      bool          // the line was lost when it was asked
+	looking  bool          // its models are being looked for
 	tags     []gateway.Tag // fixed and what it told of itself; replaced, never changed
 	health
 }
@@ -43,6 +44,7 @@ type group struct {
 	strikes  int           // polls given up in a row; source.mu guards it
 	failedAt time.Duration // of the last poll that was given up; source.mu guards it
 	refused  string        // what the device refuses, for facts; source.mu guards it
+	searches int           // runs of a search since the last cycle; source.mu guards it
 
 	ask  func(context.Context, *request) ([]byte, error) // g.request, made once
 	done func(error)                                     // made once
@@ -50,6 +52,9 @@ type group struct {
 	// Of the poll being made.
 	w     *worker
 	heard bool // the unit has answered in this cycle
+	bears bool // it may still ask for patience
+	mode  early
+	open  bool // what the device refuses is still searched for
 	saved savedAnswers
 	cause error // why the last request went wrong
 	held  int   // spans that were held off when refused was made
@@ -134,6 +139,28 @@ func (u *unit) smallest() (g *group) {
 	return g
 }
 
+// probed returns the group whose smallest request the next probe of u makes: the
+// one that was answered last, and every second time the smallest of all or one
+// group after the other. A device may never answer what it ought to refuse.
+func (u *unit) probed() *group {
+	u.turn++
+	n := uint(len(u.groups))
+	if n == 0 {
+		return nil
+	}
+	g := u.spoke
+	switch {
+	case u.turn%4 == 0:
+		g = u.groups[u.turn/4%n]
+	case u.turn%2 == 0 || !slices.Contains(u.groups, g):
+		g = u.smallest()
+	}
+	if g == nil || g.least.function == 0 || g.least.function == readWrite {
+		return u.smallest()
+	}
+	return g
+}
+
 // smallestOf returns the smallest request of a plan.
 func smallestOf(blocks []block, sel *Select) (q request) {
 	for _, b := range blocks {
@@ -152,6 +179,9 @@ func smallestOf(blocks []block, sel *Select) (q request) {
 func (s *source) adopt(u *unit, found []Group) error {
 	if reflect.DeepEqual(found, u.models) {
 		return nil
+	}
+	for _, g := range u.groups[len(u.Profile.Groups):] {
+		s.keep(g)
 	}
 	groups := make([]*group, 0, len(found))
 	for i := range found {
@@ -233,7 +263,7 @@ func (g *group) request(ctx context.Context, q *request) ([]byte, error) {
 	}
 	if code := exception(err); code != 0 {
 		g.heard = true
-		if isBusy(code) && g.busy < busyTimes {
+		if isBusy(code) && g.bears {
 			err = &busyError{code}
 		}
 	}

@@ -62,14 +62,20 @@ func (w *worker) read(ctx context.Context, g *group) error {
 		g.poll.forget()
 	}
 	start := s.now()
-	if start-g.saved.since > g.every+2*g.u.Timeout || g.tries+g.cuts+g.busy == 0 {
+	first := s.taken(g, start)
+	if g.mode == toSearch {
+		return w.search(ctx, g)
+	}
+	if first || len(g.saved.of) == 0 || start-g.saved.since > min(g.every, savedFor)+2*g.u.Timeout {
 		g.saved.clear()
 		g.saved.since = start
 	}
+	since := g.saved.since
 	results, err := g.poll.run(ctx, g.ask)
 	s.count.polls.Add(1)
-	took := s.now() - start
+	took := s.now() - since
 	s.noteRefused(g)
+	g.open = g.poll.learned(err) && g.poll.unfinished()
 	s.mu.Lock()
 	over, buried := s.settle(g, err)
 	s.mu.Unlock()
@@ -89,7 +95,7 @@ func (w *worker) read(ctx context.Context, g *group) error {
 func (w *worker) who(ctx context.Context, u *unit) error {
 	s := w.s
 	s.mu.Lock()
-	due := u.unnamed > 0 && u.strikes == 0
+	due := u.unnamed > 0 && u.strikes == 0 && (s.line.heard || !u.shy)
 	if due {
 		u.unnamed--
 	}
@@ -97,19 +103,23 @@ func (w *worker) who(ctx context.Context, u *unit) error {
 	if !due {
 		return nil
 	}
-	found, err := identify(ctx, via{w}, u.number, u.Timeout)
+	found, err := identity(ctx, via{w}, u.number, u.Timeout)
+	if code := exception(err); code != 0 && !isBusy(code) {
+		err = nil // it tells nothing
+	}
 	if err != nil {
 		if isLost(err) || ctx.Err() != nil {
+			s.mu.Lock()
+			u.shy = u.shy || isLost(err)
+			s.mu.Unlock()
 			return err
 		}
 		return nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	u.unnamed = 0
-	if len(found) > 0 {
-		u.tags = append(u.fixed[:len(u.fixed):len(u.fixed)], found...)
-	}
+	u.unnamed, u.shy = 0, false
+	u.tags = append(u.fixed[:len(u.fixed):len(u.fixed)], found...) // not those of the device before
 	return nil
 }
 
@@ -117,7 +127,7 @@ func (w *worker) who(ctx context.Context, u *unit) error {
 // is, exchange has noted that already.
 func (w *worker) probe(ctx context.Context, u *unit) error {
 	w.s.mu.Lock()
-	g := u.smallest()
+	g := u.probed()
 	w.s.mu.Unlock()
 	if g == nil {
 		return w.lookup(ctx, u)
@@ -155,18 +165,30 @@ func (w *worker) probe(ctx context.Context, u *unit) error {
 // when there are none, the rest goes on without them.
 func (w *worker) lookup(ctx context.Context, u *unit) error {
 	s := w.s
+	s.mu.Lock()
+	if u.looking { // by another worker, as a probe
+		u.lookup.running = false
+		s.mu.Unlock()
+		return nil
+	}
+	u.looking = true
+	s.mu.Unlock()
 	found, err := u.Profile.SunSpec.discover(ctx, func(ctx context.Context, q *request) ([]byte, error) { return w.exchange(ctx, u, q) })
 	if err == nil {
 		err = s.adopt(u, found)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	u.probe.running, u.lookup.running = false, false
+	u.probe.running, u.lookup.running, u.looking = false, false, false
 	j := &u.lookup
 	switch {
 	case err == nil:
-		u.looked, u.noModels = true, ""
+		u.noModels = ""
 		j.out()
+		return nil
+	case isBusy(exception(err)):
+		j.due = s.now() + max(u.Every, time.Second)
+		s.queue.put(j)
 		return nil
 	case ctx.Err() != nil:
 	case u.dead && (isSilence(err) || isUnreachable(err) || isLost(err)):
@@ -211,13 +233,17 @@ func (s *source) skip(g *group) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	g.running = false
-	s.count.queue.Add(1 + g.advance(s.now()))
-	s.queue.put(&g.job)
+	s.count.queue.Add(g.pass(s.now()))
+	if !g.u.dead {
+		s.queue.put(&g.job)
+	}
 }
 
 // deliver makes a record of what a poll found. Room was reserved for it.
 func (w *worker) deliver(g *group, results []reading, took time.Duration) {
 	s := w.s
+	g.mu.Lock() // until it is encoded: the values may be the reporter's own
+	defer g.mu.Unlock()
 	values := w.report(g, results)
 	if len(values) == 0 {
 		s.flight.Add(-1)
@@ -239,9 +265,8 @@ func (w *worker) deliver(g *group, results []reading, took time.Duration) {
 }
 
 // report decodes what a poll found and returns what is to be reported of it.
+// g.mu is held.
 func (w *worker) report(g *group, results []reading) []gateway.Value {
-	g.mu.Lock()
-	defer g.mu.Unlock()
 	w.values = g.decoder.values(w.values[:0], results)
 	if g.decoder.rebased() {
 		w.s.urgentSave.Store(true)

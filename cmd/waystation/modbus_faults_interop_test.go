@@ -50,7 +50,7 @@ func TestInteropModbusHoles(t *testing.T) {
 			if v.Quality == gateway.Good && v.String() != text || i >= searched && v.Quality != gateway.Good && text != "" {
 				t.Fatalf("record %d: %s, the slave holds %q", i, valuesText(rec.Values[k:k+1]), text)
 			}
-			if text == "" && !strings.Contains(v.Reason, "illegal data address") {
+			if text == "" && !strings.Contains(v.Reason, "illegal data address") && (i >= searched || !strings.Contains(v.Reason, "not read yet")) {
 				t.Fatalf("%s: the reason is %q, want that of exception 2", v.Name, v.Reason)
 			}
 		}
