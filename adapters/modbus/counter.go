@@ -10,8 +10,10 @@ import (
 // base + raw, in 64 bits.
 //
 // A step back from the last quarter of the range into the first is a roll-over:
-// the base grows by the range. Any other step back is a device that began anew:
-// the base grows by what it had counted, and the value says so once.
+// the base grows by the range. A small step back, by one or an eighth at most, is
+// a device that corrected itself: the value goes back with it. Any other is a
+// device that began anew: the base grows by what it had counted. The value says
+// so once.
 type counter struct {
 	modulus uint64 // what the number is counted by; 0 is 2^64
 	base    uint64
@@ -43,9 +45,13 @@ func (c *counter) step(raw uint64) (total uint64, turned bool, note string) {
 		if c.modulus == 0 {
 			quarter = 1 << 62
 		}
-		if c.last >= c.modulus-quarter && raw < quarter {
+		switch back := c.last - raw; {
+		case c.last >= c.modulus-quarter && raw < quarter:
 			c.base += c.modulus
-		} else {
+		case raw > 0 && back <= max(1, c.last/8):
+			turned = false
+			note = "counter went back by " + strconv.FormatUint(back, 10)
+		default:
 			c.base += c.last
 			note = "counter restarted at " + strconv.FormatUint(raw, 10)
 		}

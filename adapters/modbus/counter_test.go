@@ -48,6 +48,12 @@ func TestCounterRestarts(t *testing.T) {
 	counting(t, Point{}, [2]string{"C000", "49152"}, [2]string{"3FFF", "81919"})
 	counting(t, Point{}, [2]string{"BFFF", "49151"}, [2]string{"0000", "49151 uncertain:counter restarted at 0"})
 	counting(t, Point{}, [2]string{"FFFF", "65535"}, [2]string{"4000", "81919 uncertain:counter restarted at 16384"})
+	// A small step back is no restart: nothing is counted twice.
+	counting(t, Point{}, [2]string{"03E8", "1000"}, [2]string{"03E7", "999 uncertain:counter went back by 1"}, [2]string{"03E9", "1001"})
+	counting(t, Point{}, [2]string{"03E8", "1000"}, [2]string{"036B", "875 uncertain:counter went back by 125"})
+	counting(t, Point{}, [2]string{"03E8", "1000"}, [2]string{"036A", "1874 uncertain:counter restarted at 874"})
+	counting(t, Point{}, [2]string{"0005", "5"}, [2]string{"0004", "4 uncertain:counter went back by 1"})
+	counting(t, Point{}, [2]string{"0001", "1"}, [2]string{"0000", "1 uncertain:counter restarted at 0"})
 	// A poll without an answer changes nothing.
 	d := counting(t, Point{Invalid: []string{"0x8000"}}, [2]string{"0005", "5"}, [2]string{"8000", "none bad:no value (0x8000)"}, [2]string{"0006", "6"})
 	if d.rebased() {
@@ -65,7 +71,7 @@ func TestCountersGoOnAfterARestart(t *testing.T) {
 	if d.state() != nil {
 		t.Error("there is a state before the first poll")
 	}
-	d.values(nil, resultsOf(t, d, "FFFF", "00000007", "80000000", "0000", "0001"))
+	d.values(nil, resultsOf(t, d, "FFFF", "00000064", "80000000", "0000", "0001"))
 	d.values(nil, resultsOf(t, d, "0001", "00000006", "80000001", "0001", "0001"))
 	state := d.state()
 	next := mustCompile(t, "", points...)
@@ -74,7 +80,7 @@ func TestCountersGoOnAfterARestart(t *testing.T) {
 		t.Error("the state is not what was restored")
 	}
 	got := shown(next.values(nil, resultsOf(t, next, "0000", "00000008", "80000002", "9999", "0001")))
-	if want := "a=65537 uncertain:counter restarted at 0, b.0=15, b.1=2147483650, c=9999, d=1"; got != want {
+	if want := "a=65537 uncertain:counter restarted at 0, b.0=108, b.1=2147483650, c=9999, d=1"; got != want {
 		t.Error(got)
 	}
 	// Without one, counting begins where the device is.
