@@ -45,14 +45,21 @@ type conn struct {
 	failMu sync.Mutex // guards cause
 	cause  error      // why we closed the connection; nil when we did not
 
+	bye       atomic.Bool   // a DISCONNECT was written: the broker closes the connection
+	eof       chan struct{} // nothing can be read any more
+	eofOnce   sync.Once
 	closed    chan struct{}
 	closeOnce sync.Once
 }
 
+// lingerWait is how long a connection stays open for the broker to close it.
+const lingerWait = 300 * time.Millisecond
+
 // newConn wraps a dialled connection for a source that subscribes to filters.
 func newConn(c net.Conn, box *inbox, cfg *Config) *conn {
 	k := &conn{Conn: c, in: bufio.NewReaderSize(c, readBuffer), inbox: box, filters: len(cfg.Topics),
-		max: int(cfg.MaxPayload) + maxTopic, timeout: cfg.Timeout, kick: make(chan struct{}, 1), closed: make(chan struct{})}
+		max: int(cfg.MaxPayload) + maxTopic, timeout: cfg.Timeout, kick: make(chan struct{}, 1),
+		eof: make(chan struct{}), closed: make(chan struct{})}
 	k.try, _ = c.(*paced)
 	go k.flusher()
 	return k
@@ -79,6 +86,9 @@ func (c *conn) Write(p []byte) (int, error) {
 	}
 	n, err := c.Conn.Write(p)
 	_ = c.Conn.SetWriteDeadline(time.Time{}) // a deadline gone by would fail tryWrite
+	if len(p) > 0 && p[0]>>4 == typeDisconnect && err == nil {
+		c.bye.Store(true)
+	}
 	return n, c.explain(err)
 }
 
@@ -189,8 +199,36 @@ func (c *conn) explain(err error) error {
 	return c.fail(err)
 }
 
+// ended notes that nothing can be read any more.
+func (c *conn) ended() { c.eofOnce.Do(func() { close(c.eof) }) }
+
+// forget reads on until nothing can be read any more, and drops it: nothing of
+// it is acknowledged, the broker sends it again. A connection that is closed
+// with bytes unread is reset, and the broker may lose what it was sent last:
+// acknowledgements.
+func (c *conn) forget() {
+	_, _ = io.Copy(io.Discard, c.in)
+	c.ended()
+}
+
+// linger waits, after a DISCONNECT, for the broker to close the connection
+// (MQTT 3.1.1 section 3.14.4).
+func (c *conn) linger() {
+	if !c.bye.Load() {
+		return
+	}
+	t := time.NewTimer(lingerWait)
+	defer t.Stop()
+	select {
+	case <-c.eof:
+	case <-c.closed:
+	case <-t.C:
+	}
+}
+
 // Close implements net.Conn.
 func (c *conn) Close() error {
+	c.linger()
 	err := net.ErrClosed
 	c.closeOnce.Do(func() {
 		close(c.closed)

@@ -186,8 +186,8 @@ func (b *inbox) deliver(s *slot) error {
 	return nil
 }
 
-// reserve takes room for s. Once the inbox has ended it waits until the
-// connection is closed, so that what was delivered can still be acknowledged.
+// reserve takes room for s. Once the inbox has ended it drops what is read until
+// the connection is closed, so that what was delivered can still be acknowledged.
 func (b *inbox) reserve(s *slot, c *conn) error {
 	var timer *time.Timer
 	for {
@@ -201,6 +201,7 @@ func (b *inbox) reserve(s *slot, c *conn) error {
 		}
 		b.mu.Unlock()
 		if ended {
+			c.forget()
 			<-c.closed
 			return errEnded
 		}

@@ -30,6 +30,7 @@ func (c *conn) Read(p []byte) (n int, err error) {
 	}()
 	for len(c.pass) == 0 {
 		if err := c.next(); err != nil {
+			c.ended()
 			_ = c.inbox.flush(c) // what came before what is malformed
 			return 0, c.explain(err)
 		}
